@@ -1,0 +1,142 @@
+"""What pictures are taken from strangers, judged by their header alone, before anything is decoded.
+
+A header of a few bytes can announce gigabytes of pixels, so every limit is checked on what the header says.
+Pillow parses the headers; its own guard against decompression bombs is passed by, because `Limits` decides here.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+
+class PictureError(ValueError):
+    """A picture that cannot be taken; the message is a sentence for whoever sent it, and never holds a path."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest picture that is taken.
+
+    Attributes:
+        max_bytes: size of the encoded picture in bytes.
+        max_pixels: width times height, in pixels.
+        max_side: width and height each, in pixels.
+        formats: the encodings taken, of JPEG, PNG and WEBP.
+    """
+
+    max_bytes: int = 32 * 1024 * 1024
+    max_pixels: int = 50_000_000
+    max_side: int = 16_384
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no picture could meet."""
+        for field in ("max_bytes", "max_pixels", "max_side"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; wanted a positive integer")
+        if not self.formats or not set(self.formats) <= _READERS.keys():
+            raise ValueError(f"formats is {self.formats!r}; wanted one or more of {', '.join(_READERS)}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a picture says.
+
+    Attributes:
+        format: JPEG, PNG or WEBP.
+        width: columns as stored, before the EXIF orientation is applied.
+        height: rows as stored, before the EXIF orientation is applied.
+        orientation: EXIF orientation, 1..8; 1 (upright) where the picture names none or a wrong one.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """(height, width) of the picture as people see it, and as `decode` gives it: orientations 5 to 8 swap them."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def check_header(data: bytes, limits: Limits | None = None) -> Header:
+    """Read the header of an encoded picture and hold it against the limits, without decoding any pixel.
+
+    Args:
+        data: the encoded picture.
+        limits: what is taken; the defaults of `Limits` when None.
+
+    Raises:
+        PictureError: no data, too many bytes, another format, a broken header, or too many pixels.
+    """
+    return open_picture(data, limits)[1]
+
+
+def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.ImageFile, Header]:
+    """As `check_header`, and the opened picture too, whose pixels are still encoded.
+
+    Raises:
+        PictureError: as `check_header`.
+    """
+    limits = limits or Limits()
+    if not data:
+        raise PictureError("the picture is empty (0 bytes); send the bytes of a picture file")
+    if len(data) > limits.max_bytes:
+        raise PictureError(
+            f"the picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken; send a smaller file"
+        )
+    name = _sniff(data)
+    if name not in limits.formats:
+        got = f"a {name} picture" if name else f"data that starts with {bytes(data[:4]).hex(' ')} (hex)"
+        raise PictureError(f"got {got}; wanted {' or '.join(limits.formats)}; convert the picture to one of these")
+    try:
+        # The class itself, not Image.open: that one applies Pillow's global pixel limit, with a warning or an error.
+        picture = _READERS[name](io.BytesIO(data))
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow >= 13 has this guard inside its WEBP reader too
+        raise PictureError(f"the {name} picture has far too many pixels; scale it down before sending") from error
+    except Exception as error:  # hostile bytes make the parsers raise a dozen kinds of errors; all mean the same
+        raise PictureError(f"the header of the {name} picture is broken or cut off; send the whole file") from error
+    width, height = picture.size
+    if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+        raise PictureError(
+            f"the picture is {width} x {height} pixels; at most {limits.max_side} a side and "
+            f"{limits.max_pixels:,} in all are taken; scale it down before sending"
+        )
+    return picture, Header(name, width, height, _orientation(picture))
+
+
+# Their own readers, so that no other of Pillow's forty formats is ever tried on a stranger's bytes.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+
+
+def _sniff(data: bytes) -> str:
+    """The format by the file signature, or an empty string."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return ""
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    """EXIF orientation of an opened picture, 1 where it says nothing that can be read."""
+    try:
+        # The base class's method: PngImageFile's own decodes the whole picture in search of EXIF behind the pixels.
+        value = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # broken EXIF is common in the wild and no reason to refuse the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

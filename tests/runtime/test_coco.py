@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from sparseinst_runtime.coco import mask_ap
+
+
+@pytest.fixture
+def perfect(scenes) -> list[dict]:
+    """The ground truth as results."""
+    kept = ("image_id", "category_id", "segmentation")
+    return [{key: a[key] for key in kept} | {"score": 0.9} for a in scenes["annotations"]]
+
+
+def test_ground_truth_as_result_reaches_one(scenes, perfect):
+    summary = mask_ap(scenes, perfect)
+    assert summary.ap == summary.ap50 == summary.ap75 == summary.ar100 == 1.0
+
+
+def test_annotations_may_be_a_path(scenes, perfect, tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(scenes))
+    assert mask_ap(path, perfect) == mask_ap(scenes, perfect)
+
+
+def test_no_results_are_zero_and_no_error(scenes):
+    summary = mask_ap(scenes, [])
+    assert summary.ap == summary.ar100 == 0.0
+
+
+def test_text_is_the_twelve_lines_and_nothing_is_printed(scenes, perfect, capsys):
+    summary = mask_ap(scenes, perfect)
+    assert capsys.readouterr().out == ""
+    lines = summary.text.splitlines()
+    assert len(lines) == 12
+    numbers = [float(line.rsplit("=", 1)[1]) for line in lines]
+    np.testing.assert_allclose(numbers, list(summary.as_dict().values()), atol=5e-4)
+    assert list(summary.as_dict())[:3] == ["ap", "ap50", "ap75"]
+
+
+def test_what_is_handed_in_stays_as_it_was(scenes, perfect):
+    before = copy.deepcopy((scenes, perfect))
+    mask_ap(scenes, perfect)
+    assert (scenes, perfect) == before
+
+
+def test_image_ids_narrow_what_is_judged(scenes, perfect):
+    ids = sorted(image["id"] for image in scenes["images"])
+    half = [result for result in perfect if result["image_id"] in ids[:8]]
+    assert mask_ap(scenes, half, ids[:8]).ap == 1.0
+    assert mask_ap(scenes, half).ap < 0.9
+
+
+def square(x: int, side: int = 40) -> np.ndarray:
+    mask = np.zeros((100, 100), np.uint8, order="F")
+    mask[20 : 20 + side, x : x + side] = 1
+    return mask
+
+
+def rle(mask: np.ndarray) -> dict:
+    encoded = coco_mask.encode(mask)
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+@pytest.fixture
+def one_square() -> dict:
+    """One picture with one square as a polygon; its annotation id is 0, which pycocotools alone takes for no match."""
+    polygon = [10, 20, 50, 20, 50, 60, 10, 60]
+    annotation = {"id": 0, "image_id": 5, "category_id": 3, "segmentation": [polygon], "area": 1600, "iscrowd": 0}
+    return {
+        "images": [{"id": 5, "height": 100, "width": 100}],
+        "categories": [{"id": 3, "name": "square"}],
+        "annotations": [annotation],
+    }
+
+
+@pytest.mark.parametrize(
+    ("shift", "ap"),
+    [(0, 1.0), (5, 0.6), (40, 0.0)],  # IoU 1; 35/45 = 0.78: six of the ten IoU thresholds; 0
+)
+def test_ap_counts_the_iou_thresholds_that_a_mask_passes(one_square, shift, ap):
+    result = {"image_id": 5, "category_id": 3, "score": 0.5, "segmentation": rle(square(10 + shift))}
+    assert mask_ap(one_square, [result]).ap == pytest.approx(ap)
+
+
+def test_false_alarm_before_the_right_one_halves_precision(one_square):
+    right = {"image_id": 5, "category_id": 3, "score": 0.5, "segmentation": rle(square(10))}
+    wrong = {"image_id": 5, "category_id": 3, "score": 0.8, "segmentation": rle(square(55))}
+    assert mask_ap(one_square, [right, wrong]).ap == pytest.approx(0.5)
+
+
+def test_nothing_of_a_kind_is_minus_one(one_square):
+    assert mask_ap(one_square, []).ap_large == -1
+
+
+def test_wrong_files_are_refused_in_words(scenes, perfect, one_square):
+    with pytest.raises(ValueError, match=r"lack \['annotations', 'categories', 'images'\]"):
+        mask_ap({}, perfect)
+    with pytest.raises(ValueError, match="no such pictures in the annotations: ids "):
+        mask_ap(one_square, perfect)
+    with pytest.raises(ValueError, match=r"ids \[-1\]"):
+        mask_ap(scenes, perfect, [-1])

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparseinst_runtime.limits import Header, Limits, PictureError, check_header
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that is nothing but its header: signature and IHDR, and an empty IDAT."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def jpeg_header(encode, width: int, height: int) -> bytes:
+    """A small JPEG whose frame header announces another size."""
+    data = encode(np.zeros((8, 8, 3), np.uint8), "JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def webp_header(encode, width: int, height: int) -> bytes:
+    """A small lossless WEBP whose header announces another size."""
+    data = encode(np.zeros((8, 8, 3), np.uint8), "WEBP", lossless=True)
+    assert data[12:16] == b"VP8L"
+    (bits,) = struct.unpack("<I", data[21:25])
+    bits = (bits & ~((1 << 28) - 1)) | (width - 1) | (height - 1) << 14
+    return data[:21] + struct.pack("<I", bits) + data[25:]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_header_says_format_and_size(encode, small, format):
+    assert check_header(encode(small, format)) == Header(format, width=40, height=24, orientation=1)
+
+
+def test_display_size_swaps_for_the_four_orientations_that_lie_on_their_side():
+    sizes = {o: Header("JPEG", width=40, height=24, orientation=o).display_size for o in range(1, 9)}
+    assert {o for o, size in sizes.items() if size == (24, 40)} == {1, 2, 3, 4}
+    assert {o for o, size in sizes.items() if size == (40, 24)} == {5, 6, 7, 8}
+
+
+@pytest.mark.filterwarnings("error")  # Pillow's DecompressionBombWarning must not come either
+@pytest.mark.parametrize("side", [40_000, 60_000])
+def test_giant_header_is_refused_in_words_without_warnings(encode, side):
+    for data in (png_header(side, side), jpeg_header(encode, side, side)):
+        with pytest.raises(PictureError, match=f"{side} x {side} pixels; at most 16384"):
+            check_header(data)
+
+
+@pytest.mark.filterwarnings("error")
+def test_giant_webp_is_refused_in_words(encode):
+    with pytest.raises(PictureError, match="pixels; "):
+        check_header(webp_header(encode, 16_383, 16_383))
+    with pytest.raises(PictureError, match="10000 x 10000 pixels; at most"):
+        check_header(webp_header(encode, 10_000, 10_000))
+
+
+@pytest.mark.filterwarnings("error")
+def test_our_limit_decides_and_not_pillows(encode):
+    side = 20_000  # 400 million pixels: Pillow's own guard raises above 179 million
+    generous = Limits(max_pixels=side * side, max_side=side)
+    assert check_header(png_header(side, side), generous).display_size == (side, side)
+    assert check_header(jpeg_header(encode, side, side), generous).display_size == (side, side)
+
+
+def test_limits_are_inclusive(encode, small):
+    data = encode(small, "PNG")
+    exact = Limits(max_bytes=len(data), max_pixels=24 * 40, max_side=40)
+    assert check_header(data, exact).width == 40
+    for field, value, words in (
+        ("max_bytes", len(data) - 1, f"has {len(data):,} bytes; at most"),
+        ("max_pixels", 24 * 40 - 1, "40 x 24 pixels; at most"),
+        ("max_side", 39, "40 x 24 pixels; at most 39 a side"),
+    ):
+        with pytest.raises(PictureError, match=words):
+            check_header(data, Limits(**{field: value}))
+
+
+def test_long_thin_picture_is_held_to_the_side():
+    assert check_header(png_header(16_384, 1)).width == 16_384
+    with pytest.raises(PictureError, match="16385 x 1 pixels"):
+        check_header(png_header(16_385, 1))
+
+
+def test_empty_bytes_and_other_data_are_refused_in_words(encode, small):
+    for data, words in (
+        (b"", r"empty \(0 bytes\)"),
+        (b"hello, I am a text", "starts with 68 65 6c 6c"),
+        (b"\x00", "wanted JPEG or PNG or WEBP"),
+        (encode(small, "GIF"), "starts with 47 49 46 38"),
+        (encode(small, "BMP"), "wanted JPEG or PNG or WEBP"),
+        (encode(small, "TIFF"), "wanted JPEG or PNG or WEBP"),
+        (b"\xff\xd8\xff", "header of the JPEG picture is broken"),
+        (b"\x89PNG\r\n\x1a\n", "header of the PNG picture is broken"),
+        (b"RIFF\x00\x00\x00\x00WEBP", "header of the WEBP picture is broken"),
+        (png_header(0, 5), "header of the PNG picture is broken"),
+    ):
+        with pytest.raises(PictureError, match=words):
+            check_header(data)
+
+
+def test_formats_can_be_narrowed(encode, small):
+    with pytest.raises(PictureError, match="got a WEBP picture; wanted JPEG or PNG"):
+        check_header(encode(small, "WEBP"), Limits(formats=("JPEG", "PNG")))
+
+
+@pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"max_side": -1}, {"formats": ()}, {"formats": ("GIF",)}])
+def test_limits_that_no_picture_meets_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_read_from_the_header(encode, small, format, orientation):
+    assert check_header(encode(small, format, orientation)).orientation == orientation
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_orientation_that_does_not_exist_counts_as_upright(encode, small, orientation):
+    assert check_header(encode(small, "JPEG", orientation)).orientation == 1
+
+
+def test_broken_exif_counts_as_upright(encode, small):
+    assert check_header(encode(small, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")).orientation == 1
+
+
+def test_no_pixel_is_decoded(encode, small, monkeypatch):
+    def decoded(*_):
+        raise AssertionError("a pixel was decoded")
+
+    data = [encode(small, format, 6) for format in ("JPEG", "PNG", "WEBP")]
+    monkeypatch.setattr(Image.Image, "load", decoded)
+    for cls in ("JpegImagePlugin.JpegImageFile", "PngImagePlugin.PngImageFile", "WebPImagePlugin.WebPImageFile"):
+        monkeypatch.setattr(f"PIL.{cls}.load", decoded)
+    assert [check_header(d).orientation for d in data] == [6, 6, 6]
