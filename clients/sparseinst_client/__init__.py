@@ -1,0 +1,27 @@
+"""Python client of a SparseInst server: pictures in, instances out, over gRPC or HTTP.
+
+Client and errors; `sparseinst_client.draw` paints overlays, `sparseinst_client.cli` is the command line.
+"""
+
+from sparseinst_client.client import Client, Health
+from sparseinst_client.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Overloaded,
+    ReplyError,
+    ServerFailed,
+    ServerUnavailable,
+    SparseInstError,
+)
+
+__all__ = [
+    "BadRequest",
+    "Client",
+    "DeadlineExceeded",
+    "Health",
+    "Overloaded",
+    "ReplyError",
+    "ServerFailed",
+    "ServerUnavailable",
+    "SparseInstError",
+]

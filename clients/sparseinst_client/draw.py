@@ -1,0 +1,73 @@
+"""Overlays: masks, outlines and labels painted over a picture by `supervision`.
+
+Colours are Okabe and Ito's, which people with any common colour blindness tell apart; each instance takes the next
+one, so that neighbours of one class stay distinct. Line width and text grow with the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import supervision as sv
+from sparseinst_runtime.instances import Instances
+
+# Okabe and Ito, "Color Universal Design" (2008): orange, sky blue, bluish green, yellow, blue, vermilion, purple.
+_FILL = sv.ColorPalette.from_hex(["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"])
+# What is readable on each of them.
+_TEXT = sv.ColorPalette.from_hex(["#000000", "#000000", "#000000", "#000000", "#FFFFFF", "#000000", "#000000"])
+
+
+def overlay(picture: np.ndarray, instances: Instances, classes: Sequence[str]) -> np.ndarray:
+    """A copy of the picture with every instance's mask, outline, class name and score.
+
+    Args:
+        picture: RGB uint8 [H,W,3], the picture that the instances belong to.
+        instances: K instances in this picture's pixels; masks are taken one at a time, never K at once.
+        classes: class names by label.
+
+    Returns:
+        RGB uint8 [H,W,3]; equal arguments give equal pixels.
+
+    Raises:
+        ValueError: the picture's size is not the instances', or a label has no class name.
+    """
+    height, width = picture.shape[:2]
+    if (height, width) != tuple(instances.image_size):
+        wanted = "{}x{}".format(*instances.image_size)
+        raise ValueError(f"the picture has {height}x{width} pixels; wanted {wanted}, the size the instances are in")
+    if len(instances) and int(instances.labels.max()) >= len(classes):
+        raise ValueError(f"label {int(instances.labels.max())} has no name among {len(classes)} classes")
+
+    scene: np.ndarray = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    colours = np.arange(len(instances))
+    boxes, labels = instances.boxes.astype(np.float64), instances.labels.astype(int)
+    line = sv.calculate_optimal_line_thickness((width, height))
+    annotators = (
+        sv.MaskAnnotator(_FILL, opacity=0.45),
+        sv.PolygonAnnotator(sv.Color.WHITE, thickness=line + 2),  # a light rim keeps outlines visible on any ground
+        sv.PolygonAnnotator(_FILL, thickness=line),
+    )
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for index in np.argsort(-areas, kind="stable"):  # small instances last, so that large ones do not hide them
+        mask = instances.mask(int(index))
+        one = sv.Detections(xyxy=boxes[[index]], mask=mask[None], class_id=labels[[index]])
+        for annotator in annotators:
+            scene = annotator.annotate(scene, one, custom_color_lookup=colours[[index]])
+
+    if len(instances) == 0:
+        return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)
+    text_scale = max(0.4, sv.calculate_optimal_text_scale((width, height)))
+    labeller = sv.LabelAnnotator(
+        _FILL,
+        text_color=_TEXT,
+        text_scale=text_scale,
+        text_thickness=max(1, round(text_scale * 1.5)),
+        text_padding=max(3, round(text_scale * 8)),
+        smart_position=True,  # inside the picture, and not on top of each other
+    )
+    words = [f"{classes[label]} {score:.0%}" for label, score in zip(instances.labels, instances.scores, strict=True)]
+    detections = sv.Detections(xyxy=boxes, class_id=labels)
+    scene = labeller.annotate(scene, detections, labels=words, custom_color_lookup=colours)
+    return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,84 @@
+"""What can go wrong between a client and its server, one class for each thing that a caller may do about it.
+
+`from_status` is the only place that knows how gRPC and HTTP spell these; nothing of tritonclient reaches a caller.
+"""
+
+# ruff: noqa: N818 - errors.DeadlineExceeded needs no second "Error" to be understood
+
+from __future__ import annotations
+
+import re
+
+
+class SparseInstError(Exception):
+    """Base of every error that a server, or the way to it, can cause; the message is a sentence for people."""
+
+
+class ServerUnavailable(SparseInstError):
+    """Nobody answers at the address, or the model is not loaded there; trying again later may help."""
+
+
+class DeadlineExceeded(SparseInstError):
+    """No complete reply within the time that the caller gave."""
+
+
+class Overloaded(SparseInstError):
+    """The server's queue is full: wait and try again, more slowly."""
+
+
+class BadRequest(SparseInstError):
+    """The server refused this request, in the server's own words; the same request will be refused again."""
+
+
+class ServerFailed(SparseInstError):
+    """The server broke while it worked on the request; its log knows more."""
+
+
+class ReplyError(SparseInstError):
+    """A reply that does not keep the contract: never used, nothing of it is returned."""
+
+
+# What Triton puts before a sentence of ours on its way out of an ensemble.
+_PREFIX = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] ?)+")
+
+# HTTP statuses by the name of the gRPC code that means the same.
+_GRPC_NAME = {
+    "400": "INVALID_ARGUMENT",
+    "404": "NOT_FOUND",
+    "408": "DEADLINE_EXCEEDED",
+    "413": "INVALID_ARGUMENT",
+    "429": "RESOURCE_EXHAUSTED",
+    "502": "UNAVAILABLE",
+    "503": "UNAVAILABLE",
+    "504": "DEADLINE_EXCEEDED",
+}
+
+
+def from_status(status: str | None, message: str | None, url: str) -> SparseInstError:  # noqa: PLR0911 - one for each class
+    """The error for a status that came back in place of a result.
+
+    Args:
+        status: "StatusCode.INVALID_ARGUMENT" as gRPC spells it, "400" as HTTP does; None when the client library
+            itself gave up on a reply.
+        message: the server's sentence.
+        url: where the request went, for errors about the way there.
+    """
+    name = (status or "").removeprefix("StatusCode.")
+    name = _GRPC_NAME.get(name, name)
+    sentence = _PREFIX.sub("", message or "no reason given").strip()
+    if sentence.startswith("an exception occurred in the client"):  # tritonclient's words for a body that is no JSON
+        sentence = f"HTTP status {status} without a reason; is there a proxy in between?"
+    said = sentence.lower()
+    if not name:
+        return ReplyError(f"{url} sent a reply that cannot be read: {sentence}")
+    if name == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded(f"no reply from {url} in time: {sentence}")
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in said:
+        return BadRequest(f"the message is too large: {sentence}; send smaller or fewer pictures")
+    if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and ("queue size" in said or "timeout expired" in said)):
+        return Overloaded(f"{url} has more requests than it can take ({sentence}); wait and try again")
+    if name in {"UNAVAILABLE", "NOT_FOUND", "CANCELLED"}:
+        return ServerUnavailable(f"{url} cannot serve this: {sentence}")
+    if name in {"INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}:
+        return BadRequest(sentence)
+    return ServerFailed(f"{url} failed on this request ({name}): {sentence}")
