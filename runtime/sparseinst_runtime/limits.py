@@ -7,6 +7,7 @@ Pillow parses the headers; its own guard against decompression bombs is passed b
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -24,17 +25,20 @@ class Limits:
         max_bytes: size of the encoded picture in bytes.
         max_pixels: width times height, in pixels.
         max_side: width and height each, in pixels.
+        max_scans: passes over the pixels in a JPEG. Progressive ones have about ten; each costs a pass over the whole
+            picture for as little as fifty bytes, so that a file of one megabyte could keep a core busy for minutes.
         formats: the encodings taken, of JPEG, PNG and WEBP.
     """
 
     max_bytes: int = 32 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 16_384
+    max_scans: int = 100
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
 
     def __post_init__(self) -> None:
         """Refuse limits that no picture could meet."""
-        for field in ("max_bytes", "max_pixels", "max_side"):
+        for field in ("max_bytes", "max_pixels", "max_side", "max_scans"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; wanted a positive integer")
         if not self.formats or not set(self.formats) <= _READERS.keys():
@@ -49,7 +53,8 @@ class Header:
         format: JPEG, PNG or WEBP.
         width: columns as stored, before the EXIF orientation is applied.
         height: rows as stored, before the EXIF orientation is applied.
-        orientation: EXIF orientation, 1..8; 1 (upright) where the picture names none or a wrong one.
+        orientation: EXIF orientation, 1..8; 1 (upright) where the header names none or a wrong one. In a PNG it counts
+            only where it comes before the pixels.
     """
 
     format: str
@@ -108,6 +113,10 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
             f"the picture is {width} x {height} pixels; at most {limits.max_side} a side and "
             f"{limits.max_pixels:,} in all are taken; scale it down before sending"
         )
+    if name == "JPEG" and (scans := _count_scans(data)) > limits.max_scans:
+        raise PictureError(
+            f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline"
+        )
     return picture, Header(name, width, height, _orientation(picture))
 
 
@@ -128,6 +137,19 @@ def _sniff(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return ""
+
+
+# Inside a scan 0xFF is followed by a stuffed zero or a restart number; anything else is a marker (ITU-T T.81, B.1.1).
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+
+
+def _count_scans(data: bytes) -> int:
+    """How many scans a JPEG has up to its end marker, by walking from marker to marker without decoding."""
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) and (kind := data[marker.end() - 1]) != 0xD9:
+        scans += kind == 0xDA
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return scans
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
