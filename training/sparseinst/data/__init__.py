@@ -1,0 +1,21 @@
+"""Pictures and instances for training: COCO JSON, augmentation, and batches that resume exactly."""
+
+from __future__ import annotations
+
+from sparseinst.data.coco import CocoInstances, DataError, Sample
+from sparseinst.data.loader import Target, TrainingSet, batches_per_epoch, evaluation_pictures, mask_targets, training_batches
+from sparseinst.data.transforms import AugmentConfig, augment
+
+__all__ = [
+    "AugmentConfig",
+    "CocoInstances",
+    "DataError",
+    "Sample",
+    "Target",
+    "TrainingSet",
+    "augment",
+    "batches_per_epoch",
+    "evaluation_pictures",
+    "mask_targets",
+    "training_batches",
+]

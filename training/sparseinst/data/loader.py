@@ -1,0 +1,149 @@
+"""Batches for training, the same whatever the number of workers, and resumable at any batch.
+
+The order of an epoch depends on (seed, epoch), the randomness of an item on (seed, epoch, index): there is no state
+to save. Workers prepare pictures and mask targets; normalising is left to the device that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sparseinst.data.coco import CocoInstances, DataError, Sample
+from sparseinst.data.transforms import AugmentConfig, augment
+
+Key = tuple[int, int, int]  # seed, epoch, index
+
+
+class Target(TypedDict):
+    """What a picture should be segmented into: labels int64 [K]; masks float32 [K, S/4, S/4] in 0..1, soft."""
+
+    labels: torch.Tensor
+    masks: torch.Tensor
+
+
+Batch = tuple[torch.Tensor, list[Target]]  # images uint8 [B, S, S, 3] RGB, one target per picture
+
+
+class TrainingSet(Dataset[Sample]):
+    """Augmented samples; an item is addressed by (seed, epoch, index) and is always the same for the same key.
+
+    Args:
+        instances: the pictures.
+        size: side S of the square input, a multiple of 4.
+        config: strengths of the augmentation.
+        pad_colour: RGB 0..255 around pictures that do not fill the square, as in the contract.
+    """
+
+    def __init__(
+        self, instances: CocoInstances, size: int, config: AugmentConfig, pad_colour: tuple[int, int, int]
+    ) -> None:
+        self.instances, self.size, self.config, self.pad_colour = instances, size, config, pad_colour
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def __getitem__(self, key: Key) -> Sample:
+        rng = np.random.default_rng(key)
+        sample, pasted = self.instances.sample(key[2]), None
+        if rng.random() < self.config.copy_paste:
+            pasted = self.instances.sample(int(rng.integers(len(self.instances))))
+        return augment(sample, self.size, self.config, rng, pad_colour=self.pad_colour, pasted=pasted)
+
+
+def batches_per_epoch(dataset: TrainingSet, batch_size: int, world_size: int = 1) -> int:
+    """Full batches that each of `world_size` processes gets in one epoch; the rest is dropped.
+
+    Raises:
+        DataError: not even one batch.
+    """
+    count = len(dataset) // (batch_size * world_size)
+    if count == 0:
+        raise DataError(f"{len(dataset)} pictures fill no batch of {batch_size} x {world_size}; lower the batch size")
+    return count
+
+
+def training_batches(
+    dataset: TrainingSet,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """The batches of one epoch, from `start_batch` on; those before it are skipped without reading a picture.
+
+    Args:
+        dataset: the samples.
+        batch_size: B, pictures per batch and process.
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+        start_batch: first batch to give; equals the number of batches already trained on in this epoch.
+        workers: processes that prepare batches; 0 prepares them in this one.
+        rank: of this process among `world_size`; each gets a share of its own of the same permutation.
+        world_size: number of training processes.
+
+    Returns:
+        Iterator of (images uint8 [B, S, S, 3], B targets).
+    """
+    count = batches_per_epoch(dataset, batch_size, world_size)
+    order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+    mine = order[: count * batch_size * world_size][rank::world_size]
+    keys: list[Key] = [(seed, epoch, int(index)) for index in mine]
+    batches = [keys[i * batch_size : (i + 1) * batch_size] for i in range(start_batch, count)]
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),  # or the loader would draw from the global one
+    )
+    return map(_split, loader)
+
+
+def mask_targets(masks: np.ndarray) -> np.ndarray:
+    """Binary masks reduced to a quarter, left soft: uint8 [K, S, S] of 0 and 1 to float32 [K, S/4, S/4] in 0..1.
+
+    Bilinear without antialiasing, as the network's authors train: at exactly 1/4 the sampling point lies in the middle
+    of the inner 2x2 pixels of each 4x4 block, so it is their mean.
+    """
+    rows = masks[:, 1::4] + masks[:, 2::4]
+    reduced: np.ndarray = (rows[:, :, 1::4] + rows[:, :, 2::4]).astype(np.float32) / 4
+    return reduced
+
+
+def evaluation_pictures(instances: CocoInstances) -> Iterator[tuple[int, np.ndarray]]:
+    """Every picture as it is: (image_id, uint8 [H, W, 3] RGB); masks are not touched."""
+    for index, image_id in enumerate(instances.image_ids):
+        yield image_id, instances.image(index)
+
+
+# Between processes a batch travels as four tensors: one per target would exhaust file descriptors.
+_Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]
+
+
+def _collate(samples: Sequence[Sample]) -> _Packed:
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    labels = torch.from_numpy(np.concatenate([sample.labels for sample in samples]))
+    masks = torch.from_numpy(np.concatenate([mask_targets(sample.masks) for sample in samples]))
+    return images, labels, masks, [len(sample.labels) for sample in samples]
+
+
+def _split(packed: _Packed) -> Batch:
+    images, labels, masks, counts = packed
+    pairs = zip(torch.split(labels, counts), torch.split(masks, counts), strict=True)
+    return images, [Target(labels=label, masks=mask) for label, mask in pairs]
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one worker, one thread: more would fight with the training itself
