@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from sparseinst.data.coco import CocoInstances, DataError, Sample
-from sparseinst.data.loader import Target, TrainingSet, batches_per_epoch, evaluation_pictures, mask_targets, training_batches
+from sparseinst.data.loader import (
+    Target,
+    TrainingSet,
+    batches_per_epoch,
+    evaluation_pictures,
+    mask_targets,
+    training_batches,
+)
 from sparseinst.data.transforms import AugmentConfig, augment
 
 __all__ = [
