@@ -1,0 +1,54 @@
+# Verbs only: what each one does is a short script in ci/. Environments are built on first use and skipped afterwards.
+#
+#   ARGS     arguments of train, export, test and bench:  make train ARGS="--recipe compact --annotations ..."
+#   MODEL    folder with model.onnx and contract.json that demo, serve and bench serve
+#   PICTURE  what demo segments
+#   HTTP_PORT, GRPC_PORT, METRICS_PORT   of serve; 0 takes a free one
+#   PYTHON   interpreter that setup builds the environments from
+export MODEL ?= assets/models/animals
+export PICTURE ?= assets/scenes/images/scene_00.jpg
+export HTTP_PORT ?= 8000
+export GRPC_PORT ?= 8001
+export METRICS_PORT ?= 8002
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint serve train export bench clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^#   /  /p' Makefile
+
+setup: ## build both environments: .venv (everything, with torch) and .venv-serve (the local Triton, no torch)
+	@ci/setup.sh all
+
+demo: ## segment a picture with a real Triton Inference Server; draws build/demo/overlay.png
+	@ci/setup.sh serve
+	@ci/demo.sh
+
+test: ## run the tests, those against a real server included
+	@ci/setup.sh all
+	@ci/test.sh $(ARGS)
+
+lint: ## check style, types and shell scripts
+	@ci/setup.sh train
+	@ci/lint.sh
+
+serve: ## serve the model on this machine until Ctrl-C
+	@ci/setup.sh serve
+	@ci/serve.sh
+
+train: ## train on a COCO dataset; without ARGS it shows how
+	@ci/setup.sh train
+	@.venv/bin/sparseinst train $(or $(ARGS),--help)
+
+export: ## turn weights into ONNX and a model repository; without ARGS it shows how
+	@ci/setup.sh train
+	@.venv/bin/sparseinst-export $(or $(ARGS),--help)
+
+bench: ## measure the served model: latency of single requests, and where the time goes
+	@ci/setup.sh serve
+	@ci/bench.sh $(ARGS)
+
+clean: ## remove build/ and caches (the environments stay; to remove them: rm -r .venv .venv-serve)
+	@ci/clean.sh

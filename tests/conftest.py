@@ -1,0 +1,25 @@
+"""Where things lie, for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def bundled_model(repo_root) -> Path:
+    """Folder with model.safetensors, model.onnx and contract.json of the model that ships."""
+    return repo_root / "assets" / "models" / "animals"
+
+
+@pytest.fixture(scope="session")
+def scenes(repo_root) -> Path:
+    """Folder with images/ and instances.json: composed pictures whose masks are exact."""
+    return repo_root / "assets" / "scenes"
