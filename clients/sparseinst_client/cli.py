@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 from pycocotools import mask as coco_mask
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.files import atomic_write
@@ -57,9 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with client:
             return _health(client, console) if options.command == "health" else _image(client, options, console)
-    except (SparseInstError, PictureError, OSError) as error:
+    except OSError as error:
+        sys.stderr.write(f"sparseinst-client: {error.filename or 'file'}: {error.strerror or error}\n")
+    except (SparseInstError, PictureError) as error:
         sys.stderr.write(f"sparseinst-client: {error}\n")
-        return 1
+    return 1
 
 
 def _image(client: Client, options: argparse.Namespace, console: Console) -> int:
@@ -93,16 +96,17 @@ def _health(client: Client, console: Console) -> int:
 def _table(title: str, instances: Instances, classes: Sequence[str]) -> Table:
     height, width = instances.image_size
     noun = "instance" if len(instances) == 1 else "instances"
-    table = Table(title=f"{title}, {width} x {height} pixels: {len(instances)} {noun}", title_justify="left")
+    heading = f"{title}, {width} x {height} pixels: {len(instances)} {noun}"
+    table = Table(title=escape(heading), title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("class")
-    for heading in ("score", "x1", "y1", "x2", "y2", "area (px)"):
-        table.add_column(heading, justify="right")
+    for column in ("score", "x1", "y1", "x2", "y2", "area (px)"):
+        table.add_column(column, justify="right")
     for index, counts in enumerate(instances.rles):
         area = int(coco_mask.area({"size": [height, width], "counts": counts}))
         corners = [f"{value:.0f}" for value in instances.boxes[index]]
         score = f"{instances.scores[index]:.2f}"
-        table.add_row(str(index + 1), classes[instances.labels[index]], score, *corners, f"{area}")
+        table.add_row(str(index + 1), escape(classes[instances.labels[index]]), score, *corners, f"{area}")
     return table
 
 

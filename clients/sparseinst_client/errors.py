@@ -78,7 +78,7 @@ def from_status(status: str | None, message: str | None, url: str) -> SparseInst
     if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and ("queue size" in said or "timeout expired" in said)):
         return Overloaded(f"{url} has more requests than it can take ({sentence}); wait and try again")
     if name in {"UNAVAILABLE", "NOT_FOUND", "CANCELLED"}:
-        return ServerUnavailable(f"{url} cannot serve this: {sentence}")
+        return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}")
     if name in {"INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}:
         return BadRequest(sentence)
     return ServerFailed(f"{url} failed on this request ({name}): {sentence}")
