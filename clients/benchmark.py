@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tritonclient import grpc, http
+
 from sparseinst_client import Client
 from sparseinst_client.cli import DEFAULT_URL
-from tritonclient import grpc, http
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
