@@ -17,14 +17,14 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sparseinst_runtime.decode import decode
-from sparseinst_runtime.files import atomic_write
-from sparseinst_runtime.instances import Instances
-from sparseinst_runtime.limits import PictureError
 
 from sparseinst_client.client import Client
 from sparseinst_client.draw import overlay
 from sparseinst_client.errors import SparseInstError
+from sparseinst_runtime.decode import decode
+from sparseinst_runtime.files import atomic_write
+from sparseinst_runtime.instances import Instances
+from sparseinst_runtime.limits import PictureError
 
 DEFAULT_URL = "grpc://127.0.0.1:8001"
 OVERLAY_FORMATS = (".png", ".jpg", ".jpeg", ".webp")

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
-from sparseinst_runtime.contract import Contract, ContractError
-from sparseinst_runtime.instances import Instances
 
 from sparseinst_client.errors import ReplyError, SparseInstError
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.transport import connect
+from sparseinst_runtime.contract import Contract, ContractError
+from sparseinst_runtime.instances import Instances
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import supervision as sv
+
 from sparseinst_runtime.instances import Instances
 
 # Okabe and Ito, "Color Universal Design" (2008): orange, sky blue, bluish green, yellow, blue, vermilion, purple.
@@ -41,26 +42,22 @@ def overlay(picture: np.ndarray, instances: Instances, classes: Sequence[str]) -
         raise ValueError(f"label {int(instances.labels.max())} has no name among {len(classes)} classes")
 
     scene: np.ndarray = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    colours = np.arange(len(instances))
     boxes, labels = instances.boxes.astype(np.float64), instances.labels.astype(int)
     line = sv.calculate_optimal_line_thickness((width, height))
-    annotators = (
-        sv.MaskAnnotator(_FILL, opacity=0.45),
-        sv.PolygonAnnotator(sv.Color.WHITE, thickness=line + 2),  # a light rim keeps outlines visible on any ground
-        sv.PolygonAnnotator(_FILL, thickness=line),
-    )
+    rim = sv.PolygonAnnotator(sv.Color.WHITE, thickness=line + 2)  # keeps outlines visible on any ground
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    for index in np.argsort(-areas, kind="stable"):  # small instances last, so that large ones do not hide them
-        mask = instances.mask(int(index))
-        one = sv.Detections(xyxy=boxes[[index]], mask=mask[None], class_id=labels[[index]])
-        for annotator in annotators:
-            scene = annotator.annotate(scene, one, custom_color_lookup=colours[[index]])
+    for index in np.argsort(-areas, kind="stable").tolist():  # small ones last, so that large ones do not hide them
+        colour = _FILL.by_idx(index)
+        one = sv.Detections(xyxy=boxes[[index]], mask=instances.mask(index)[None], class_id=labels[[index]])
+        for annotator in (sv.MaskAnnotator(colour, opacity=0.45), rim, sv.PolygonAnnotator(colour, thickness=line)):
+            scene = annotator.annotate(scene, one)
 
     if len(instances) == 0:
         return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)
     text_scale = max(0.4, sv.calculate_optimal_text_scale((width, height)))
     labeller = sv.LabelAnnotator(
         _FILL,
+        color_lookup=sv.ColorLookup.INDEX,
         text_color=_TEXT,
         text_scale=text_scale,
         text_thickness=max(1, round(text_scale * 1.5)),
@@ -69,5 +66,5 @@ def overlay(picture: np.ndarray, instances: Instances, classes: Sequence[str]) -
     )
     words = [f"{classes[label]} {score:.0%}" for label, score in zip(instances.labels, instances.scores, strict=True)]
     detections = sv.Detections(xyxy=boxes, class_id=labels)
-    scene = labeller.annotate(scene, detections, labels=words, custom_color_lookup=colours)
+    scene = labeller.annotate(scene, detections, labels=words)
     return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)

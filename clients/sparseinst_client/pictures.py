@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
+
 from sparseinst_runtime.limits import PictureError, check_header
 
 Picture: TypeAlias = "str | Path | bytes | np.ndarray"

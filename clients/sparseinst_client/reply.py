@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from sparseinst_client.errors import ReplyError
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Limits
-
-from sparseinst_client.errors import ReplyError
 
 _MAX_DIGITS = 6  # of five bits each: no run of a picture within the limits needs more
 _MAX_SCORE = 1.001  # engines of half precision round

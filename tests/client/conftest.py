@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+
 from sparseinst_runtime import Contract
 from sparseinst_runtime.instances import Instances
 

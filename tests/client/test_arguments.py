@@ -7,6 +7,7 @@ import threading
 import cv2
 import numpy as np
 import pytest
+
 from sparseinst_client import Client, DeadlineExceeded, ReplyError, ServerUnavailable, SparseInstError
 from sparseinst_client.pictures import display_size, encoded
 from sparseinst_runtime.decode import decode

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from sparseinst_client.draw import overlay
 from sparseinst_runtime.instances import Instances
 

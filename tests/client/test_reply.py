@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+
 from sparseinst_client.errors import ReplyError
 from sparseinst_client.reply import read_reply, run_lengths
 

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from sparseinst_client import BadRequest, Client
 from sparseinst_client.transport import connect
 

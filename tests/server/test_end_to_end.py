@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
 from sparseinst_client import Client, DeadlineExceeded, Overloaded, ServerUnavailable, cli
 from sparseinst_client.reply import read_reply
 from sparseinst_client.transport import connect
