@@ -62,7 +62,7 @@ build() { # environment folder, newest minor version of Python, function that fi
   [[ $(cat "$env/.installed" 2>/dev/null) != "$stamp" ]] || return 0
   echo "setup: $env, $("$python" -V)"
   rm -f "$env/.installed"
-  if [[ $(version_of "$env/bin/python") != $(version_of "$python") ]]; then
+  if [[ $(version_of "$env/bin/python") != $(version_of "$python") ]] || ! "$env/bin/python" -m pip --version &>/dev/null; then
     create "$env" "$python"
   fi
   # A killed pip may leave a package that only looks installed: pip writes RECORD last.
