@@ -1,0 +1,196 @@
+"""Weights to one ONNX file: the contract's inputs and outputs, scoring inside, any batch size, a fixed picture size.
+
+The file is written only after onnx's checker took it and ONNX Runtime gave what PyTorch gives. It carries its contract
+and the checksum of its weights as metadata, and nothing of the machine it was made on: the same weights and the same
+libraries give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from sparseinst import load_model
+from sparseinst.network.head import ServingModel
+from sparseinst_export.verify import Difference, ExportError, compare, smooth_pictures
+from sparseinst_runtime.contract import Contract
+from sparseinst_runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OPSET = 20  # TensorRT 10 and 11, OpenVINO and ONNX Runtime read it
+BATCH = "batch"  # name of the dynamic dimension
+TRACED_BATCH = 2  # export specialises on 0 and 1
+CHECKED_BATCHES = (1, 3)  # both others than the traced one
+WORTH_HALVING = 1024  # values; below, a cast costs more than it saves
+TENSOR_TYPES = {"UINT8": onnx.TensorProto.UINT8, "INT32": onnx.TensorProto.INT32, "FP32": onnx.TensorProto.FLOAT}
+
+
+@dataclass(frozen=True)
+class Export:
+    """A written export.
+
+    Attributes:
+        graph: the ONNX file.
+        contract: contract.json beside it.
+        size: bytes of the ONNX file.
+        nodes: operators in the graph.
+        differences: how far ONNX Runtime lay from PyTorch, one for each checked batch.
+    """
+
+    graph: Path
+    contract: Path
+    size: int
+    nodes: int
+    differences: tuple[Difference, ...]
+
+
+def export_onnx(weights: Path, out: Path, batches: Sequence[np.ndarray] | None = None) -> Export:
+    """Write weights as an ONNX graph, and contract.json beside it.
+
+    Args:
+        weights: safetensors file of a training, with its contract inside.
+        out: the ONNX file to write; it and contract.json in its folder are replaced when everything holds.
+        batches: pictures to compare ONNX Runtime with PyTorch on, each uint8 RGB [B,S,S,3]; one and three smooth
+            random pictures by default.
+
+    Raises:
+        ExportError: the graph does not hold the contract, or computes something else than the weights in PyTorch.
+        ContractError: the contract inside the weights does not hold together.
+    """
+    if out.suffix != ".onnx":
+        raise ExportError(f"out is {out}; wanted a file name that ends in .onnx")
+    model, contract = load_model(weights)
+    if batches is None:
+        batches = [smooth_pictures(count, contract.input_size, seed=count) for count in CHECKED_BATCHES]
+    serving = ServingModel(model, contract).eval()
+    graph = build_graph(serving, contract)
+    onnx.helper.set_model_props(graph, describe(contract, weights))
+    check_signature(graph, contract)
+    onnx.checker.check_model(graph, full_check=True)
+    data = graph.SerializeToString(deterministic=True)
+    differences = verify(data, serving, contract, batches)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, data)
+    beside = atomic_write(out.with_name("contract.json"), contract.to_json())
+    return Export(out, beside, len(data), len(graph.graph.node), differences)
+
+
+def build_graph(serving: ServingModel, contract: Contract) -> onnx.ModelProto:
+    """Trace the network into an ONNX graph that names nothing but the contract's tensors and the network's weights."""
+    size = contract.input_size
+    image = torch.from_numpy(smooth_pictures(TRACED_BATCH, size))
+    program = torch.onnx.export(
+        serving,
+        (image,),
+        dynamo=True,
+        external_data=False,
+        opset_version=OPSET,
+        input_names=[contract.input.name],
+        output_names=[spec.name for spec in contract.outputs],
+        dynamic_shapes={"image": {0: torch.export.Dim(BATCH, min=1)}},
+        verbose=False,
+    )
+    if program is None:
+        raise ExportError("torch gave no ONNX program; wanted torch 2.13 or 2.14, which this export is tested with")
+    model = program.model_proto
+    _forget_origin(model)
+    _store_halves(model.graph)
+    for tensor in (*model.graph.input, *model.graph.output):
+        batch = tensor.type.tensor_type.shape.dim[0]
+        if batch.dim_param:  # the exporter's own symbol; a fixed number stays and is refused by check_signature
+            batch.dim_param = BATCH
+    return model
+
+
+def describe(contract: Contract, weights: Path) -> dict[str, str]:
+    """What the file says about itself, under ONNX's `metadata_props`."""
+    return {
+        "contract": contract.to_json(),
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "torch_version": str(torch.__version__),
+        "onnx_version": onnx.__version__,
+    }
+
+
+def check_signature(model: onnx.ModelProto, contract: Contract) -> None:
+    """Hold a graph's inputs and outputs against the contract: names, order, dtypes and shapes.
+
+    Raises:
+        ExportError: one differs; the message names it.
+    """
+    specs = (contract.input, *contract.outputs)
+    tensors = (*model.graph.input, *model.graph.output)
+    got = [(t.name, t.type.tensor_type.elem_type, tuple(_dims(t))) for t in tensors]
+    wanted = [(spec.name, TENSOR_TYPES[spec.dtype], (BATCH, *spec.shape)) for spec in specs]
+    if got != wanted:
+        raise ExportError(f"the graph takes and gives {got}; the contract wants {wanted} (name, ONNX type, shape)")
+
+
+def verify(
+    data: bytes, serving: ServingModel, contract: Contract, batches: Sequence[np.ndarray]
+) -> tuple[Difference, ...]:
+    """Compare ONNX Runtime with PyTorch, batch by batch.
+
+    Args:
+        data: the ONNX file's bytes.
+        serving: the network it was exported from.
+        contract: names of the tensors.
+        batches: pictures, each uint8 RGB [B,S,S,3].
+
+    Raises:
+        ExportError: a batch differs by more than the tolerances of `verify.Difference`.
+    """
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in contract.outputs]
+    differences = []
+    for batch in batches:
+        with torch.inference_mode():
+            expected = [tensor.numpy() for tensor in serving(torch.from_numpy(batch))]
+        difference = compare(expected, session.run(names, {contract.input.name: batch}))
+        if not difference.holds:
+            raise ExportError(f"ONNX Runtime does not give what PyTorch gives; {difference}; nothing was written")
+        differences.append(difference)
+    return tuple(differences)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    # The exporter notes source lines and folders at every operator: they tell about the machine and swell the graph.
+    model.doc_string = model.graph.doc_string = ""
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    for part in (*model.graph.input, *model.graph.output, *model.graph.node, *model.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _store_halves(graph: onnx.GraphProto) -> None:
+    # Weights are shipped in half precision. Those that fp16 holds exactly stay fp16 in the file and are cast when an
+    # engine loads it: half the bytes, the same numbers. Engines fold the casts away.
+    casts = []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < WORTH_HALVING:
+            continue
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), values):
+            name, stored = tensor.name, f"{tensor.name}.half"
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, stored))
+            casts.append(
+                onnx.helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT)
+            )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _dims(tensor: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
