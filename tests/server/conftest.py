@@ -1,0 +1,61 @@
+"""A real Triton with the bundled model, started once for all tests, in the environment that it is served from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sparseinst_export.repository import assemble
+from sparseinst_runtime import Contract
+from sparseinst_server import TritonServer
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where the server is and what it serves."""
+
+    http_url: str
+    grpc_url: str
+    metrics_url: str
+    repository: Path
+    contract: Contract
+
+
+@pytest.fixture(scope="session")
+def serve_python(repo_root) -> Path:
+    """The interpreter of the serving environment: numpy 1, OpenVINO and Triton."""
+    python = Path(os.environ.get("SPARSEINST_SERVE_PYTHON", repo_root / ".venv-serve" / "bin" / "python"))
+    if not python.exists():
+        pytest.fail(
+            f"no serving environment at {python}; `make setup` builds it, SPARSEINST_SERVE_PYTHON names another"
+        )
+    return python
+
+
+@pytest.fixture(scope="session")
+def repository(repo_root, bundled_model, tmp_path_factory) -> Path:
+    """A model repository with the bundled model; copy it to change it."""
+    out = tmp_path_factory.mktemp("served") / "model_repository"
+    return assemble(
+        template=repo_root / "model_repository",
+        onnx=bundled_model / "model.onnx",
+        contract=bundled_model / "contract.json",
+        out=out,
+    )
+
+
+@pytest.fixture(scope="session")
+def server(repository, bundled_model, serve_python) -> Iterator[Served]:
+    """A running server, shared by all tests: leave it as it was."""
+    with TritonServer(repository, python=serve_python) as running:
+        yield Served(
+            http_url=running.http_url,
+            grpc_url=running.grpc_url,
+            metrics_url=running.metrics_url,
+            repository=repository,
+            contract=Contract.load(bundled_model / "contract.json"),
+        )
