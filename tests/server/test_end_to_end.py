@@ -27,9 +27,9 @@ from sparseinst_runtime.decode import decode
 from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.masks import segment
 
-# What the shipped model reaches on the scenes, less a margin; measured as printed by the test below.
-AP_FLOOR = 0.0
-MATCHED_IOU_FLOOR = 0.0
+# What the shipped model reaches on the scenes, less a margin; the last test prints the figures.
+AP_FLOOR = 0.05
+MATCHED_IOU_FLOOR = 0.7
 
 SCORE_TOLERANCE = 1e-3
 SAME_MASK_IOU = 0.99
@@ -112,10 +112,10 @@ def test_the_server_names_the_contract_it_serves(client, twin):
 def test_every_scene_equals_its_twin(client, twin, pictures, decoded):
     found = 0
     for path, image in zip(pictures, decoded, strict=True):
-        served = client.segment(path)
-        assert_same(served, twin.segment(image))
+        served = client.segment(path, score_threshold=0.1)  # low, to have more to compare
+        assert_same(served, twin.segment(image, score_threshold=0.1))
         found += len(served)
-    assert found > 0
+    assert found > len(pictures)
 
 
 def test_a_batch_of_mixed_sizes_equals_one_by_one(client, twin, pictures, decoded):
