@@ -15,6 +15,7 @@ check() { # name, command...
 check "ruff check" "$python" -m ruff check .
 check "ruff format" "$python" -m ruff format --check .
 check "mypy" "$python" -m mypy
+check "mypy --strict runtime" "$python" -m mypy --strict runtime
 if shellcheck=$(PATH="$PWD/.venv/bin:$PATH" command -v shellcheck); then
   check "shellcheck" "$shellcheck" ci/*.sh .ci/run
 else
