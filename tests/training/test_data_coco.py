@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+
 from sparseinst.data import CocoInstances, DataError, evaluation_pictures
 
 HEIGHT, WIDTH = 40, 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from sparseinst.data import AugmentConfig, Sample, augment
 from sparseinst_runtime.geometry import Letterbox
 

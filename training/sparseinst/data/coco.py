@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.limits import PictureError
 
