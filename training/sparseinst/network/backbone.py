@@ -13,9 +13,9 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
-from torchvision.ops import FrozenBatchNorm2d
 
 
 class Backbone(nn.Module, ABC):
@@ -45,7 +45,7 @@ class MobileNetV2(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features[: self.taps[-1] + 1]
+        self.features = freeze_batch_norm_2d(mobilenet_v2(weights=None).features[: self.taps[-1] + 1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B,3,H,W] normalised -> [C3, C4, C5]."""
@@ -71,9 +71,8 @@ class ResNet50(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = timm.create_model(
-            "resnet50", features_only=True, out_indices=(2, 3, 4), pretrained=False, norm_layer=FrozenBatchNorm2d
-        )
+        library = timm.create_model("resnet50", features_only=True, out_indices=(2, 3, 4), pretrained=False)
+        self.features = freeze_batch_norm_2d(library)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B,3,H,W] normalised -> [C3, C4, C5]."""

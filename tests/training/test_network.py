@@ -1,0 +1,142 @@
+"""The network: shapes, exact pooling, activation pooling, frozen norms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v2
+
+from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
+from sparseinst.network.backbone import BACKBONES, build_backbone, load_imagenet_weights
+from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation
+from sparseinst.network.encoder import pool
+
+SMALL = NetworkConfig(
+    "mobilenet_v2", EncoderConfig(32), DecoderConfig(classes=3, instances=7, groups=2, channels=16, depth=2, kernel_dim=8)
+)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+@pytest.mark.parametrize("size", [(1, 1), (7, 10), (10, 10), (19, 20), (20, 27)])
+def test_pooling_by_matrices_equals_adaptive_pooling(size: tuple[int, int], bins: int):
+    features = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(pool(features, bins), F.adaptive_avg_pool2d(features, bins))
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("groups", [1, 4])
+def test_outputs_have_the_documented_shapes_at_any_multiple_of_32(backbone: str, groups: int):
+    config = replace(SMALL, backbone=backbone, decoder=replace(SMALL.decoder, groups=groups))
+    model = SparseInst(config).eval()
+    for height, width in [(32, 32), (64, 96)]:
+        with torch.inference_mode():
+            outputs = model(torch.randn(2, 3, height, width))
+        assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+            "pred_logits": (2, 7, 3),
+            "pred_scores": (2, 7, 1),
+            "pred_masks": (2, 7, height // 4, width // 4),
+        }
+        assert all(value.isfinite().all() for value in outputs.values())
+
+
+def test_a_batch_gives_what_its_pictures_give_alone():
+    model = SparseInst(SMALL).eval()
+    images = torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        together = model(images)
+        for i in range(3):
+            for name, alone in model(images[i : i + 1]).items():
+                torch.testing.assert_close(together[name][i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_coordinates_come_first_and_run_from_minus_one_to_one():
+    both = append_coordinates(torch.zeros(1, 1, 3, 5))
+    assert both[0, 0, 1].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert both[0, 1, :, 2].tolist() == [-1, 0, 1]
+    assert append_coordinates(torch.zeros(1, 1, 1, 1)).isfinite().all()
+
+
+def test_activation_pooling_is_a_weighted_average():
+    activations, features = torch.randn(2, 5, 6, 4), torch.randn(2, 3, 6, 4)
+    weights = activations.sigmoid()
+    expected = torch.einsum("bmhw,bchw->bmc", weights, features) / weights.sum((2, 3))[..., None]
+    torch.testing.assert_close(pool_by_activation(activations, features), expected)
+    ones = torch.ones(2, 3, 6, 4)
+    torch.testing.assert_close(pool_by_activation(activations, ones), torch.ones(2, 5, 3))
+
+
+def test_activation_pooling_survives_half_precision():
+    # 80 x 80 cells of value 60: the plain sum, 384,000, is far beyond fp16's 65,504
+    features = torch.full((1, 4, 80, 80), 60.0, dtype=torch.float16)
+    pooled = pool_by_activation(torch.full((1, 2, 80, 80), 9.0, dtype=torch.float16), features)
+    assert pooled.dtype == torch.float16
+    torch.testing.assert_close(pooled, torch.full((1, 2, 4), 60.0, dtype=torch.float16))
+
+
+def test_groups_of_one_instance_are_channels_g_times_n_plus_n():
+    branch = InstanceBranch(8, DecoderConfig(classes=2, instances=3, groups=2, channels=8, depth=1, kernel_dim=4)).eval()
+    features = torch.randn(1, 8, 5, 5)
+    with torch.inference_mode():
+        logits, _, _ = branch(features)
+        hidden = branch.inst_convs(features)
+        pooled = pool_by_activation(branch.iam_conv(hidden), hidden)[0]
+        for n in range(3):
+            both = torch.cat([pooled[g * 3 + n] for g in range(2)])
+            torch.testing.assert_close(logits[0, n], branch.cls_score(F.relu(branch.fc(both))))
+
+
+def test_batch_norms_do_not_move_in_training():
+    model = SparseInst(SMALL).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(torch.randn(2, 3, 64, 64))["pred_masks"].sum().backward()
+    assert before
+    assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize("layout", ["nested", "flat"])
+def test_torchvision_weights_load_in_both_their_layouts(tmp_path, layout: str):
+    torch.manual_seed(1)
+    library = mobilenet_v2(weights=None).eval()
+    with torch.no_grad():
+        for buffer in library.buffers():
+            if buffer.dtype.is_floating_point:
+                buffer.uniform_(0.5, 1.5)
+    state = library.state_dict()
+    if layout == "flat":
+        state = {_flat_name(name): value for name, value in state.items()}
+        assert "features.1.conv.0.weight" in state
+    torch.save(state, tmp_path / "weights.pt")
+    backbone = build_backbone("mobilenet_v2").eval()
+    load_imagenet_weights(backbone, tmp_path / "weights.pt")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(images)[-1], library.features[:18](images))
+
+
+def _flat_name(name: str) -> str:
+    """The layout before torchvision 0.5: `conv.0.0`, `conv.0.1`, `conv.1.0` ... were `conv.0`, `conv.1`, `conv.3` ..."""
+    parts = name.split(".")
+    if parts[0] != "features" or parts[2] != "conv":
+        return name
+    block, inner = parts[1], ".".join(parts[3:-1])
+    order = ["0.0", "0.1", None, "1", "2"] if block == "1" else ["0.0", "0.1", None, "1.0", "1.1", None, "2", "3"]
+    return f"features.{block}.conv.{order.index(inner)}.{parts[-1]}"
+
+
+def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
+    torch.save({"layer1.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"does not fit this backbone: \d+ of \d+ tensors, the first features\.0"):
+        load_imagenet_weights(build_backbone("mobilenet_v2"), tmp_path / "other.pt")
+
+
+def test_an_unknown_backbone_is_refused_with_the_choice():
+    with pytest.raises(ValueError, match="wanted one of mobilenet_v2, resnet50"):
+        build_backbone("resnet5")
+
+
+def test_channels_that_groups_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="divisible by groups"):
+        SparseInst(replace(SMALL, decoder=replace(SMALL.decoder, groups=3)))
