@@ -15,7 +15,9 @@ from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_
 from sparseinst.network.encoder import pool
 
 SMALL = NetworkConfig(
-    "mobilenet_v2", EncoderConfig(32), DecoderConfig(classes=3, instances=7, groups=2, channels=16, depth=2, kernel_dim=8)
+    "mobilenet_v2",
+    EncoderConfig(32),
+    DecoderConfig(classes=3, instances=7, groups=2, channels=16, depth=2, kernel_dim=8),
 )
 
 
@@ -77,7 +79,9 @@ def test_activation_pooling_survives_half_precision():
 
 
 def test_groups_of_one_instance_are_channels_g_times_n_plus_n():
-    branch = InstanceBranch(8, DecoderConfig(classes=2, instances=3, groups=2, channels=8, depth=1, kernel_dim=4)).eval()
+    branch = InstanceBranch(
+        8, DecoderConfig(classes=2, instances=3, groups=2, channels=8, depth=1, kernel_dim=4)
+    ).eval()
     features = torch.randn(1, 8, 5, 5)
     with torch.inference_mode():
         logits, _, _ = branch(features)
@@ -117,7 +121,7 @@ def test_torchvision_weights_load_in_both_their_layouts(tmp_path, layout: str):
 
 
 def _flat_name(name: str) -> str:
-    """The layout before torchvision 0.5: `conv.0.0`, `conv.0.1`, `conv.1.0` ... were `conv.0`, `conv.1`, `conv.3` ..."""
+    """The layout before torchvision 0.5: today's `conv.0.0`, `conv.0.1`, `conv.1.0` are `conv.0`, `conv.1`, `conv.3`."""
     parts = name.split(".")
     if parts[0] != "features" or parts[2] != "conv":
         return name

@@ -18,6 +18,8 @@ from sparseinst.network import NetworkConfig, SparseInst
 from sparseinst_runtime import Contract
 from sparseinst_runtime.files import atomic_write
 
+HEADER = "sparseinst"  # the entry of a safetensors header that says what the weights are
+
 
 class CheckpointError(ValueError):
     """A file that cannot be loaded; the message says what was found, what was wanted and what to do."""
@@ -34,8 +36,9 @@ def save_weights(path: str | os.PathLike[str], model: SparseInst, contract: Cont
         name: (tensor.half() if name in parameters else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()
     }
-    metadata = {"contract": contract.to_json(), "network": json.dumps(asdict(model.config))}
-    return atomic_write(path, save(tensors, metadata))
+    # One entry: safetensors writes several in random order, and equal weights are to give equal bytes.
+    header = {"contract": asdict(contract), "network": asdict(model.config)}
+    return atomic_write(path, save(tensors, {HEADER: json.dumps(header)}))
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[SparseInst, Contract]:
@@ -53,21 +56,19 @@ def load_model(path: str | os.PathLike[str]) -> tuple[SparseInst, Contract]:
         raise CheckpointError(f"no weights at {path}; `sparseinst train` writes best.safetensors into its --out folder")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is not a readable safetensors file ({error})") from error
-    missing = {"contract", "network"} - metadata.keys()
-    if missing:
-        raise CheckpointError(
-            f"{path.name} has no {' and no '.join(sorted(missing))} in its header; wanted our own weights"
-        )
-    model = SparseInst(NetworkConfig.from_dict(json.loads(metadata["network"])))
+    if not {"contract", "network"} <= header.keys():
+        raise CheckpointError(f"{path.name} has no contract and network in its header; wanted weights of ours")
+    contract = Contract.from_json(json.dumps(header["contract"]), source=f"the contract in {path.name}")
+    model = SparseInst(NetworkConfig.from_dict(header["network"]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{path.name} does not fit the architecture in its own header: {error}") from error
-    return model.eval(), Contract.from_json(metadata["contract"], source=f"the contract in {path.name}")
+    return model.eval(), contract
 
 
 def initialise_from(model: SparseInst, path: str | os.PathLike[str]) -> list[str]:

@@ -117,7 +117,7 @@ def compact() -> Recipe:
         ),
         input_size=320,
         schedule=Schedule(
-            phases=(Phase(3, 192, ("backbone.",)), Phase(30, 224, early), Phase(9, 320, early)),
+            phases=(Phase(4, 192, ("backbone.",)), Phase(42, 224, early), Phase(14, 320, early)),
             batch_size=8,
             lr=6e-4,
             backbone_lr_scale=0.25,

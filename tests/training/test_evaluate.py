@@ -1,0 +1,73 @@
+"""Evaluation: the whole way from a picture through letterbox, uint8 quarter-scale masks and back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sparseinst.cli import main
+from sparseinst.data import CocoInstances, evaluation_pictures
+from sparseinst.evaluate import evaluate
+from sparseinst_runtime import Contract
+from sparseinst_runtime.geometry import Letterbox
+
+
+@pytest.mark.parametrize("size", [320, 640])
+def test_perfect_masks_at_quarter_scale_score_nearly_one(scenes, size: int):
+    """An engine that knows the truth: what is lost is what uint8 maps of S/4 cannot say, and nothing else."""
+    dataset = CocoInstances(scenes / "instances.json", scenes / "images", keep_empty=True)
+    contract = Contract(dataset.classes, dataset.category_ids, input_size=size, max_instances=10)
+    truth = iter([dataset.sample(i) for i in range(len(dataset))])
+
+    def engine(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sample = next(truth)
+        box = Letterbox.fit(*sample.image.shape[:2], size)
+        masks = np.zeros((1, 10, contract.mask_size, contract.mask_size), np.uint8)
+        scores, labels = np.zeros((1, 10), np.float32), np.zeros((1, 10), np.int32)
+        for i, mask in enumerate(sample.masks):
+            padded = box.apply(np.repeat(mask[..., None] * 255, 3, axis=2), (0, 0, 0))[..., 0]
+            quarter = F.avg_pool2d(torch.from_numpy(padded)[None].float(), 4)[0]
+            masks[0, i], scores[0, i], labels[0, i] = quarter.round().numpy(), 0.9, sample.labels[i]
+        return scores, labels, masks
+
+    summary, results = evaluate(engine, contract, str(scenes / "instances.json"), evaluation_pictures(dataset))
+    assert len(results) == dataset.instance_count
+    assert summary.ap50 == 1.0
+    assert summary.ap > (0.93 if size == 640 else 0.85)
+
+
+def test_evaluate_prints_twelve_lines_and_writes_results(tmp_path, scenes, bundled_model, capsys):
+    out = tmp_path / "results.json"
+    weights = str(bundled_model / "model.safetensors")
+    command = ["evaluate", "--weights", weights, "--annotations", str(scenes / "instances.json")]
+    assert main([*command, "--images", str(scenes / "images"), "--out", str(out), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Average Precision") == 6
+    assert printed.count("Average Recall") == 6
+    results = json.loads(out.read_text())
+    assert results
+    assert {"image_id", "category_id", "score", "segmentation"} <= results[0].keys()
+
+
+def test_predict_writes_results_for_each_picture(tmp_path, scenes, bundled_model, capsys):
+    picture = scenes / "images" / "scene_00.jpg"
+    weights = str(bundled_model / "model.safetensors")
+    command = ["predict", str(picture), "--weights", weights, "--out", str(tmp_path), "--score-threshold", "0.01"]
+    assert main([*command, "--device", "cpu"]) == 0
+    results = json.loads((tmp_path / "scene_00.json").read_text())
+    assert results
+    assert all(result["score"] > 0.01 for result in results)
+    assert str(picture) in capsys.readouterr().out
+
+
+def test_weights_of_other_classes_are_refused(tmp_path, scenes, bundled_model, capsys):
+    annotations = json.loads((scenes / "instances.json").read_text())
+    annotations["categories"].append({"id": 99, "name": "unicorn"})
+    (tmp_path / "more.json").write_text(json.dumps(annotations))
+    command = ["evaluate", "--weights", str(bundled_model / "model.safetensors"), "--device", "cpu"]
+    assert main([*command, "--annotations", str(tmp_path / "more.json"), "--images", str(scenes / "images")]) == 1
+    assert "categories [99] that the weights do not" in capsys.readouterr().err
