@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparseinst.data import AugmentConfig, Sample, augment
+from sparseinst.data.transforms import mosaic
 from sparseinst_runtime.geometry import Letterbox
 
 PAD = (124, 116, 104)
@@ -173,3 +174,25 @@ def test_samples_are_not_written_into():
 def test_strengths_without_a_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match="wanted"):
         AugmentConfig(**wrong)
+
+
+def test_a_mosaic_holds_four_samples_untouched_in_its_quarters():
+    rng = np.random.default_rng(0)
+    parts = [
+        Sample(
+            rng.integers(256, size=(8, 8, 3), dtype=np.uint8),
+            rng.integers(2, size=(count, 8, 8), dtype=np.uint8),
+            np.full(count, number, np.int64),
+            number,
+        )
+        for number, count in enumerate((2, 0, 1, 3))
+    ]
+    whole = mosaic(parts)
+    assert whole.image_id == 0
+    assert whole.labels.tolist() == [0, 0, 2, 3, 3, 3]
+    for number, (top, left) in enumerate(((0, 0), (0, 8), (8, 0), (8, 8))):
+        quarter = (slice(top, top + 8), slice(left, left + 8))
+        np.testing.assert_array_equal(whole.image[quarter], parts[number].image)
+        mine = whole.masks[whole.labels == number]
+        np.testing.assert_array_equal(mine[(slice(None), *quarter)], parts[number].masks)
+        assert mine.sum() == parts[number].masks.sum()

@@ -121,7 +121,7 @@ def test_torchvision_weights_load_in_both_their_layouts(tmp_path, layout: str):
 
 
 def _flat_name(name: str) -> str:
-    """The layout before torchvision 0.5: today's `conv.0.0`, `conv.0.1`, `conv.1.0` are `conv.0`, `conv.1`, `conv.3`."""
+    """The layout before torchvision 0.5: today's `conv.0.0`, `conv.0.1`, `conv.1.0` were `conv.0`, `conv.1`, `conv.3`."""
     parts = name.split(".")
     if parts[0] != "features" or parts[2] != "conv":
         return name

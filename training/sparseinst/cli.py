@@ -150,23 +150,12 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rich.progress import track  # noqa: PLC0415
-
     from sparseinst.checkpoint import load_model  # noqa: PLC0415
-    from sparseinst.data import CocoInstances, DataError, evaluation_pictures  # noqa: PLC0415
-    from sparseinst.evaluate import evaluate, torch_engine  # noqa: PLC0415
-    from sparseinst_runtime.files import atomic_write  # noqa: PLC0415
+    from sparseinst.evaluate import evaluate_files, torch_engine  # noqa: PLC0415
 
     model, contract = load_model(arguments.weights)
-    dataset = CocoInstances(arguments.annotations, arguments.images, keep_empty=True)
-    unknown = set(dataset.category_ids) - set(contract.category_ids)
-    if unknown:
-        raise DataError(f"the annotations have categories {sorted(unknown)} that the weights do not; same dataset?")
     engine = torch_engine(model, contract, arguments.device)
-    pictures = track(evaluation_pictures(dataset), "evaluating", total=len(dataset))
-    summary, results = evaluate(engine, contract, str(arguments.annotations), pictures)
-    atomic_write(arguments.out, json.dumps(results))
-    sys.stdout.write(f"{summary.text}{len(results)} instances in {arguments.out}\n")
+    sys.stdout.write(evaluate_files(engine, contract, arguments.annotations, arguments.images, arguments.out))
 
 
 def _predict(arguments: argparse.Namespace) -> None:

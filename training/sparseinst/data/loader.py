@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sparseinst.data.coco import CocoInstances, DataError, Sample
-from sparseinst.data.transforms import AugmentConfig, augment
+from sparseinst.data.transforms import AugmentConfig, augment, mosaic
 
 Key = tuple[int, int, int]  # seed, epoch, index
 
@@ -50,10 +50,16 @@ class TrainingSet(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         rng = np.random.default_rng(key)
-        sample, pasted = self.instances.sample(key[2]), None
+        if self.config.mosaic and rng.random() < self.config.mosaic:
+            indices = (key[2], *rng.integers(len(self.instances), size=3))
+            return mosaic([self._augmented(int(index), self.size // 2, rng) for index in indices])
+        return self._augmented(key[2], self.size, rng)
+
+    def _augmented(self, index: int, size: int, rng: np.random.Generator) -> Sample:
+        sample, pasted = self.instances.sample(index), None
         if rng.random() < self.config.copy_paste:
             pasted = self.instances.sample(int(rng.integers(len(self.instances))))
-        return augment(sample, self.size, self.config, rng, pad_colour=self.pad_colour, pasted=pasted)
+        return augment(sample, size, self.config, rng, pad_colour=self.pad_colour, pasted=pasted)
 
 
 def batches_per_epoch(dataset: TrainingSet, batch_size: int, world_size: int = 1) -> int:

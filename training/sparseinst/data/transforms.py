@@ -7,6 +7,7 @@ Colours are changed before the padding is added: padding keeps the colour that i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,6 +33,8 @@ class AugmentConfig:
         hue: largest rotation of hue in degrees.
         copy_paste: probability of pasting instances of another picture.
         max_pasted: most instances pasted at once.
+        mosaic: probability of putting four samples at half the size side by side: many instances in one picture teach
+            the network to tell neighbours apart where most pictures show one.
         min_visible: instances of which a smaller share remains after cropping and pasting are dropped.
         min_area: instances that cover fewer pixels of the input are dropped; 16 is one pixel of the mask map.
     """
@@ -46,6 +49,7 @@ class AugmentConfig:
     hue: float = 10.0
     copy_paste: float = 0.5
     max_pasted: int = 3
+    mosaic: float = 0.0
     min_visible: float = 0.1
     min_area: int = 16
 
@@ -95,6 +99,21 @@ def augment(
         placed = _paste(placed, _place(pasted, size, config, rng, pad_colour), config, rng)
     result, kept = placed[0], _visible(placed, config)
     return Sample(result.image, result.masks[kept], result.labels[kept], result.image_id)
+
+
+def mosaic(parts: Sequence[Sample]) -> Sample:
+    """Four samples of [S/2, S/2] as the quarters of one of [S, S]; its image id is the first one's."""
+    half = parts[0].image.shape[0]
+    size = 2 * half
+    image = np.empty((size, size, 3), np.uint8)
+    masks = np.zeros((sum(len(part.masks) for part in parts), size, size), np.uint8)
+    start = 0
+    for part, (top, left) in zip(parts, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
+        quarter = (slice(top, top + half), slice(left, left + half))
+        image[quarter] = part.image
+        masks[(slice(start, start + len(part.masks)), *quarter)] = part.masks
+        start += len(part.masks)
+    return Sample(image, masks, np.concatenate([part.labels for part in parts]), parts[0].image_id)
 
 
 # A sample of [S, S], and the area that each instance would have if nothing were cut off, float64 [K].
