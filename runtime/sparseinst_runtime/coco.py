@@ -1,4 +1,7 @@
-"""COCO's mask AP by pycocotools, as a value: nothing is printed and nothing that was handed in is changed."""
+"""COCO's instances JSON for whoever evaluates: which pictures to segment, and mask AP by pycocotools as a value.
+
+Nothing is printed and nothing that was handed in is changed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+EVALUATION_THRESHOLD = 0.005  # nearly everything: AP needs the tail of the precision-recall curve
+
+Annotations: TypeAlias = "dict[str, Any] | str | os.PathLike[str]"
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,62 @@ class APSummary:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "text"}
 
 
+def read_annotations(annotations: Annotations) -> dict[str, Any]:
+    """COCO's instances JSON from a file; what is read already is only checked.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON, or lacks one of the lists `images`, `annotations` and `categories`.
+    """
+    dataset: Any = annotations
+    if not isinstance(annotations, dict):
+        try:
+            dataset = json.loads(Path(annotations).read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{annotations} is not JSON ({error}); wanted COCO's instances JSON") from error
+    wanted = {"images", "annotations", "categories"}
+    missing = wanted - dataset.keys() if isinstance(dataset, dict) else wanted
+    if missing:
+        raise ValueError(f"the annotations lack {sorted(missing)}; wanted COCO's instances JSON")
+    return cast("dict[str, Any]", dataset)
+
+
+def picture_files(annotations: Annotations, images: str | os.PathLike[str]) -> list[tuple[int, Path]]:
+    """The pictures of a COCO dataset: (image id, file), in the order of the JSON.
+
+    Args:
+        annotations: COCO's instances JSON, read or as a path.
+        images: folder that the `file_name`s are relative to.
+
+    Raises:
+        OSError: the annotation file cannot be read.
+        ValueError: it is not COCO's instances JSON, names no picture, or a picture has no file.
+    """
+    rows = read_annotations(annotations)["images"]
+    try:
+        pictures = [(row["id"], Path(images, row["file_name"])) for row in rows]
+    except (TypeError, KeyError) as error:
+        raise ValueError("an entry of the annotations' 'images' lacks id or file_name; wanted both") from error
+    if not pictures:
+        raise ValueError("the annotations name no pictures; wanted at least one in 'images'")
+    missing = [path for _, path in pictures if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(pictures)} pictures of the annotations are missing, first {missing[0]}; "
+            "check the images folder"
+        )
+    return pictures
+
+
+def check_categories(annotations: Annotations, category_ids: Iterable[int]) -> None:
+    """Raise ValueError where the annotations have categories besides `category_ids`, those of a contract."""
+    unknown = {category["id"] for category in read_annotations(annotations)["categories"]} - set(category_ids)
+    if unknown:
+        raise ValueError(f"the annotations have categories {sorted(unknown)} that the weights do not; same dataset?")
+
+
 def mask_ap(
-    annotations: dict[str, Any] | str | os.PathLike[str],
+    annotations: Annotations,
     results: list[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
 ) -> APSummary:
@@ -57,10 +118,7 @@ def mask_ap(
         OSError: the annotation file cannot be read.
         ValueError: it is not COCO's instances JSON, or results or `image_ids` name pictures that it does not know.
     """
-    dataset = annotations if isinstance(annotations, dict) else json.loads(Path(annotations).read_text("utf-8"))
-    missing = {"images", "annotations", "categories"} - dataset.keys()
-    if missing:
-        raise ValueError(f"the annotations lack {sorted(missing)}; wanted COCO's instances JSON")
+    dataset = read_annotations(annotations)
     known = {image["id"] for image in dataset["images"]}
     wanted = known if image_ids is None else set(image_ids)
     strangers = (wanted | {result["image_id"] for result in results}) - known

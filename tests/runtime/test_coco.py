@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sparseinst_runtime.coco import mask_ap
+from sparseinst_runtime.coco import check_categories, mask_ap, picture_files, read_annotations
 
 
 @pytest.fixture
@@ -105,3 +105,44 @@ def test_wrong_files_are_refused_in_words(scenes, perfect, one_square):
         mask_ap(one_square, perfect)
     with pytest.raises(ValueError, match=r"ids \[-1\]"):
         mask_ap(scenes, perfect, [-1])
+
+
+def test_pictures_come_with_their_ids_in_the_order_of_the_annotations(tmp_path):
+    names = {8: "sub/b.jpg", 3: "a.jpg"}
+    (tmp_path / "sub").mkdir()
+    for name in names.values():
+        (tmp_path / name).touch()
+    images = [{"id": number, "file_name": name} for number, name in names.items()]
+    dataset = {"images": images, "annotations": [], "categories": []}
+    expected = [(8, tmp_path / "sub" / "b.jpg"), (3, tmp_path / "a.jpg")]
+    assert picture_files(dataset, tmp_path) == expected
+    (tmp_path / "val.json").write_text(json.dumps(dataset))
+    assert picture_files(tmp_path / "val.json", str(tmp_path)) == expected
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"1 of 2 pictures .* first .*a\.jpg; check the images folder"):
+        picture_files(dataset, tmp_path)
+
+
+def test_annotations_without_pictures_are_refused_in_words(one_square, tmp_path):
+    with pytest.raises(ValueError, match="lacks id or file_name"):
+        picture_files(one_square, tmp_path)
+    with pytest.raises(ValueError, match="name no pictures"):
+        picture_files({**one_square, "images": []}, tmp_path)
+
+
+def test_files_that_are_no_annotations_are_refused_in_words(tmp_path):
+    path = tmp_path / "instances.json"
+    with pytest.raises(FileNotFoundError):
+        read_annotations(path)
+    path.write_text("half a fi")
+    with pytest.raises(ValueError, match=r"instances\.json is not JSON"):
+        read_annotations(path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"lack \['annotations', 'categories', 'images'\]"):
+        read_annotations(path)
+
+
+def test_categories_besides_the_weights_are_refused(one_square):
+    check_categories(one_square, (1, 3))
+    with pytest.raises(ValueError, match=r"categories \[3\] that the weights do not"):
+        check_categories(one_square, (1, 2))
