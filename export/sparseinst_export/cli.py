@@ -1,4 +1,4 @@
-"""`sparseinst-export`: from trained weights to an ONNX graph, and from there to a model repository for Triton.
+"""`sparseinst-export`: from trained weights to an ONNX graph, its AP, and from there to a model repository for Triton.
 
 Each command imports what it needs when it runs: `repository` works on a serving machine without torch.
 """
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from sparseinst_export.engines import ENGINES
 from sparseinst_export.repository import MODELS, assemble, find_template
 from sparseinst_runtime.contract import Contract
 
@@ -22,6 +23,8 @@ the way of a model:
   sparseinst train ... --out runs/mine                     weights with their contract
   sparseinst-export onnx --weights runs/mine/best.safetensors --out build/mine/model.onnx
                                                            the graph, checked against the weights, and contract.json
+  sparseinst-export evaluate --onnx build/mine/model.onnx --annotations val.json --images val/
+                                                           its COCO mask AP, to hold against that of the weights
   sparseinst-export repository --onnx build/mine/model.onnx --out build/model_repository
                                                            a folder that Triton serves
 """
@@ -30,6 +33,11 @@ Write the network as one ONNX file: uint8 pictures in; scores, labels and uint8 
 
 The file is written only if it holds: onnx's checker accepts it, and ONNX Runtime gives what PyTorch gives for batches
 of one and of three pictures. contract.json is written beside it. Needs the extra `export`.
+"""
+EVALUATE_DESCRIPTION = """\
+COCO mask AP of an exported graph: the same letterbox, masks and scoring as `sparseinst evaluate`, another engine.
+
+OpenVINO is the engine that is served on CPUs, here as there in float32. Needs the extra `export`.
 """
 REPOSITORY_DESCRIPTION = """\
 Fill the project's model repository with an exported network.
@@ -62,6 +70,20 @@ def build_parser() -> argparse.ArgumentParser:
     onnx.add_argument("--out", type=Path, required=True, metavar="M.onnx", help="the graph to write")
     onnx.set_defaults(run=_onnx)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="COCO mask AP of an ONNX graph",
+        description=EVALUATE_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("--onnx", type=Path, required=True, metavar="M.onnx", help="the exported graph")
+    evaluate.add_argument("--contract", type=Path, metavar="C", help="its contract (contract.json beside the graph)")
+    evaluate.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances JSON")
+    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
+    evaluate.add_argument("--out", type=Path, default=Path("results.json"), help="COCO results (%(default)s)")
+    evaluate.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="what runs it (%(default)s)")
+    evaluate.set_defaults(run=_evaluate)
+
     repository = commands.add_parser(
         "repository",
         help="an ONNX graph to a model repository that Triton serves",
@@ -79,16 +101,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _onnx(options: argparse.Namespace) -> None:
-    try:
-        from sparseinst_export.onnx import export_onnx  # noqa: PLC0415, only this command needs torch
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed; install the extra: pip install 'sparseinst[export]'"
-        ) from error
+    from sparseinst_export.onnx import export_onnx  # noqa: PLC0415, repository works without torch
+
     export = export_onnx(options.weights, options.out)
     for difference in export.differences:
         _say(f"  {difference}")
     _say(f"{export.graph}: {export.size / 1e6:.1f} MB, {export.nodes} operators; its contract: {export.contract}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sparseinst.evaluate import evaluate_files  # noqa: PLC0415, as above
+    from sparseinst_export.onnx import load_graph  # noqa: PLC0415
+
+    contract = Contract.load(options.contract or options.onnx.with_name("contract.json"))
+    engine = ENGINES[options.engine](load_graph(options.onnx, contract))
+    sys.stdout.write(evaluate_files(engine, contract, options.annotations, options.images, options.out))
 
 
 def _repository(options: argparse.Namespace) -> None:
@@ -113,6 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except (ValueError, OSError) as error:  # the user's errors of every package are ValueErrors
         _say(f"sparseinst-export: {error}", stream=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed; install the extra: pip install 'sparseinst[export]'"
+        _say(f"sparseinst-export: {missing}", stream=sys.stderr)
         return 1
     return 0
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
+from google.protobuf.message import DecodeError
 
 from sparseinst import load_model
 from sparseinst.network.head import ServingModel
+from sparseinst_export.engines import onnxruntime_engine
 from sparseinst_export.verify import Difference, ExportError, compare, smooth_pictures
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.files import atomic_write
@@ -143,23 +144,38 @@ def verify(
     Args:
         data: the ONNX file's bytes.
         serving: the network it was exported from.
-        contract: names of the tensors.
+        contract: the graph's.
         batches: pictures, each uint8 RGB [B,S,S,3].
 
     Raises:
         ExportError: a batch differs by more than the tolerances of `verify.Difference`.
     """
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in contract.outputs]
+    engine = onnxruntime_engine(data)
     differences = []
     for batch in batches:
         with torch.inference_mode():
             expected = [tensor.numpy() for tensor in serving(torch.from_numpy(batch))]
-        difference = compare(expected, session.run(names, {contract.input.name: batch}))
+        difference = compare(expected, engine(batch), contract.mask_threshold)
         if not difference.holds:
             raise ExportError(f"ONNX Runtime does not give what PyTorch gives; {difference}; nothing was written")
         differences.append(difference)
     return tuple(differences)
+
+
+def load_graph(path: Path, contract: Contract) -> bytes:
+    """The bytes of an exported graph that holds the contract.
+
+    Raises:
+        ExportError: not an ONNX graph, or one for another contract.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        graph = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise ExportError(f"{path} is no ONNX graph ({error}); `sparseinst-export onnx` writes one") from error
+    check_signature(graph, contract)
+    return data
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
