@@ -1,4 +1,4 @@
-"""`sparseinst-client`: one picture through a server, with a table, an overlay and COCO results.
+"""`sparseinst-client`: pictures through a server, with a table, an overlay, COCO results and their mask AP.
 
 Exit status: 0 done, 1 something failed and one sentence on stderr says what, 2 wrong usage.
 """
@@ -16,15 +16,17 @@ import cv2
 from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from sparseinst_client.client import Client
 from sparseinst_client.draw import overlay
 from sparseinst_client.errors import SparseInstError
+from sparseinst_client.evaluate import evaluate
+from sparseinst_runtime.coco import check_categories, picture_files, read_annotations
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.files import atomic_write
 from sparseinst_runtime.instances import Instances
-from sparseinst_runtime.limits import PictureError
 
 DEFAULT_URL = "grpc://127.0.0.1:8001"
 OVERLAY_FORMATS = (".png", ".jpg", ".jpeg", ".webp")
@@ -37,6 +39,8 @@ examples:
       also paint the masks, and write them as COCO results (pycocotools' loadRes reads them)
   sparseinst-client image zoo.jpg --score-threshold 0.5 --max-instances 10
       only what the model is sure of, the ten best
+  sparseinst-client evaluate --annotations val.json --images val/ --out results.json
+      COCO mask AP of what the server answers
   sparseinst-client health --url http://gpu-box:8000
       does the server answer? sends a real picture through it
 
@@ -57,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
         with client:
-            return _health(client, console) if options.command == "health" else _image(client, options, console)
+            commands = {"image": _image, "evaluate": _evaluate, "health": _health}
+            return commands[options.command](client, options, console)
     except OSError as error:
         sys.stderr.write(f"sparseinst-client: {error.filename or 'file'}: {error.strerror or error}\n")
-    except (SparseInstError, PictureError) as error:
+    except (SparseInstError, ValueError) as error:  # wrong pictures and annotations are ValueErrors
         sys.stderr.write(f"sparseinst-client: {error}\n")
     return 1
 
@@ -82,7 +87,19 @@ def _image(client: Client, options: argparse.Namespace, console: Console) -> int
     return 0
 
 
-def _health(client: Client, console: Console) -> int:
+def _evaluate(client: Client, options: argparse.Namespace, console: Console) -> int:
+    annotations = read_annotations(options.annotations)
+    pictures = picture_files(annotations, options.images)
+    check_categories(annotations, client.contract().category_ids)
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
+    summary, results = evaluate(client, annotations, track(pictures, "evaluating", console=console))
+    atomic_write(options.out, json.dumps(results))
+    console.print(summary.text, end="", markup=False, soft_wrap=True)
+    console.print(f"{len(results)} instances in {options.out}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _health(client: Client, _options: argparse.Namespace, console: Console) -> int:
     health = client.health()
     claim = "ready" if health.ready else "not ready"
     console.print(f"{health.server}, model {health.model}: says it is {claim}", markup=False, soft_wrap=True)
@@ -113,11 +130,11 @@ def _table(title: str, instances: Instances, classes: Sequence[str]) -> Table:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparseinst-client",
-        description="Find the instances in a picture with a SparseInst server.",
+        description="Find the instances in pictures with a SparseInst server.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{image,health}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{image,evaluate,health}")
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument(
         "--url",
@@ -141,6 +158,20 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("--image-id", type=int, default=1, metavar="ID", help="image_id in the results (%(default)s)")
     image.add_argument("--score-threshold", type=_fraction, metavar="T", help="drop scores at or below T, 0 to 1")
     image.add_argument("--max-instances", type=_count, metavar="N", help="only the N best")
+
+    evaluation = commands.add_parser(
+        "evaluate",
+        parents=[server],
+        help="COCO mask AP of a dataset, through the server",
+        description="Send every picture of a COCO dataset and print the twelve COCO numbers of what comes back.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluation.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances JSON")
+    evaluation.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
+    evaluation.add_argument(
+        "--out", type=Path, default=Path("results.json"), metavar="FILE", help="COCO results (%(default)s)"
+    )
 
     commands.add_parser(
         "health",

@@ -23,6 +23,7 @@ def refused(capsys, *arguments):
         ((), "required"),
         (("image",), "PICTURE"),
         (("segment", "a.jpg"), "invalid choice"),
+        (("evaluate", "--images", "val"), "--annotations"),
         (("image", "a.jpg", "--score-threshold", "1.5"), "0 to 1"),
         (("image", "a.jpg", "--score-threshold", "nan"), "0 to 1"),
         (("image", "a.jpg", "--score-threshold", "high"), "high"),
@@ -36,7 +37,7 @@ def test_wrong_usage_is_said_with_status_2(arguments, said, capsys):
     assert said in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["image", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["image", "--help"], ["evaluate", "--help"]])
 def test_help_teaches_by_examples(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
@@ -71,6 +72,27 @@ def test_no_server_is_one_sentence_and_status_1_and_writes_nothing(tmp_path, cap
     assert "Traceback" not in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == [picture]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "said"),
+    [
+        (None, "No such file"),
+        ("{", "is not JSON"),
+        ('{"images": [], "annotations": [], "categories": []}', "no pictures"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}', "a.jpg; check"),
+    ],
+)
+def test_evaluation_looks_at_the_files_before_it_asks_a_server(annotations, said, tmp_path, capsys):
+    path = tmp_path / "val.json"
+    if annotations is not None:
+        path.write_text(annotations)
+    arguments = ["--annotations", str(path), "--images", str(tmp_path), "--out", str(tmp_path / "new" / "out.json")]
+    assert cli.main(["evaluate", *arguments, "--url", "grpc://127.0.0.1:9"]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_it_runs_as_a_module():
