@@ -109,9 +109,9 @@ def mosaic(parts: Sequence[Sample]) -> Sample:
     masks = np.zeros((sum(len(part.masks) for part in parts), size, size), np.uint8)
     start = 0
     for part, (top, left) in zip(parts, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
-        quarter = (slice(top, top + half), slice(left, left + half))
-        image[quarter] = part.image
-        masks[(slice(start, start + len(part.masks)), *quarter)] = part.masks
+        rows, columns = slice(top, top + half), slice(left, left + half)
+        image[rows, columns] = part.image
+        masks[start : start + len(part.masks), rows, columns] = part.masks
         start += len(part.masks)
     return Sample(image, masks, np.concatenate([part.labels for part in parts]), parts[0].image_id)
 
