@@ -40,7 +40,7 @@ def dataset(tmp_path_factory) -> TrainingSet:
     raw = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(raw))
     instances = CocoInstances(folder / "instances.json", folder, keep_empty=False)
-    return TrainingSet(instances, SIZE, AugmentConfig(), pad_colour=(124, 116, 104))
+    return TrainingSet(instances, SIZE, AugmentConfig(mosaic=0.3, same_class=0.5), pad_colour=(124, 116, 104))
 
 
 def flat(batch):
@@ -154,3 +154,14 @@ def test_mask_targets_are_bilinear_without_antialiasing():
     np.testing.assert_array_equal(mask_targets(masks), expected.numpy())
     assert mask_targets(masks[:0]).shape == (0, 16, 16)
     assert mask_targets(masks).dtype == np.float32
+
+
+def test_companions_of_the_same_class_share_a_class(dataset, monkeypatch):
+    whole = dataset.instances
+    rng = np.random.default_rng(0)
+    alike = TrainingSet(whole, SIZE, AugmentConfig(same_class=1.0), dataset.pad_colour)
+    anyone = TrainingSet(whole, SIZE, AugmentConfig(same_class=0.0), dataset.pad_colour)
+    right = {i for i in range(COUNT) if 1 in whole.labels(i)}
+    monkeypatch.setattr(whole, "labels", lambda _: {1})
+    assert {alike._companion(0, rng) for _ in range(100)} == right
+    assert len({anyone._companion(0, rng) for _ in range(100)}) == COUNT

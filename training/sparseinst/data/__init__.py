@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparseinst.data.coco import CocoInstances, DataError, Sample
 from sparseinst.data.loader import (
+    Batch,
     Target,
     TrainingSet,
     batches_per_epoch,
@@ -15,6 +16,7 @@ from sparseinst.data.transforms import AugmentConfig, augment
 
 __all__ = [
     "AugmentConfig",
+    "Batch",
     "CocoInstances",
     "DataError",
     "Sample",

@@ -118,6 +118,10 @@ class CocoInstances:
         """Number of instances over all pictures, crowds left out."""
         return sum(len(picture.instances) for picture in self._pictures)
 
+    def labels(self, index: int) -> set[int]:
+        """The classes that the picture shows."""
+        return {instance.label for instance in self._pictures[index].instances}
+
     def image(self, index: int) -> np.ndarray:
         """The picture alone, uint8 [H, W, 3] RGB; read-only when it comes from the cache.
 

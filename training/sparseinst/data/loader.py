@@ -44,6 +44,10 @@ class TrainingSet(Dataset[Sample]):
         self, instances: CocoInstances, size: int, config: AugmentConfig, pad_colour: tuple[int, int, int]
     ) -> None:
         self.instances, self.size, self.config, self.pad_colour = instances, size, config, pad_colour
+        self._showing: dict[int, list[int]] = {}  # class -> indices of the pictures that show it
+        for index in range(len(instances)):
+            for label in instances.labels(index):
+                self._showing.setdefault(label, []).append(index)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -51,15 +55,22 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         rng = np.random.default_rng(key)
         if self.config.mosaic and rng.random() < self.config.mosaic:
-            indices = (key[2], *rng.integers(len(self.instances), size=3))
-            return mosaic([self._augmented(int(index), self.size // 2, rng) for index in indices])
+            indices = (key[2], *(self._companion(key[2], rng) for _ in range(3)))
+            return mosaic([self._augmented(index, self.size // 2, rng) for index in indices])
         return self._augmented(key[2], self.size, rng)
 
     def _augmented(self, index: int, size: int, rng: np.random.Generator) -> Sample:
         sample, pasted = self.instances.sample(index), None
         if rng.random() < self.config.copy_paste:
-            pasted = self.instances.sample(int(rng.integers(len(self.instances))))
+            pasted = self.instances.sample(self._companion(index, rng))
         return augment(sample, size, self.config, rng, pad_colour=self.pad_colour, pasted=pasted)
+
+    def _companion(self, index: int, rng: np.random.Generator) -> int:
+        """Another picture, or this one once more: any, or one that shows the same class."""
+        labels = sorted(self.instances.labels(index))
+        if labels and rng.random() < self.config.same_class:
+            return int(rng.choice(self._showing[int(rng.choice(labels))]))
+        return int(rng.integers(len(self.instances)))
 
 
 def batches_per_epoch(dataset: TrainingSet, batch_size: int, world_size: int = 1) -> int:
@@ -114,7 +125,7 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # or the loader would draw from the global one
     )
-    return map(_split, loader)
+    return _unpacked(loader)
 
 
 def mask_targets(masks: np.ndarray) -> np.ndarray:
@@ -143,6 +154,14 @@ def _collate(samples: Sequence[Sample]) -> _Packed:
     labels = torch.from_numpy(np.concatenate([sample.labels for sample in samples]))
     masks = torch.from_numpy(np.concatenate([mask_targets(sample.masks) for sample in samples]))
     return images, labels, masks, [len(sample.labels) for sample in samples]
+
+
+def _unpacked(loader: DataLoader[Sample]) -> Iterator[Batch]:
+    try:
+        for packed in loader:
+            yield _split(packed)
+    except DataError as error:  # torch wraps what a worker raises into its traceback; the sentence is its last line
+        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from None
 
 
 def _split(packed: _Packed) -> Batch:

@@ -35,6 +35,8 @@ class AugmentConfig:
         max_pasted: most instances pasted at once.
         mosaic: probability of putting four samples at half the size side by side: many instances in one picture teach
             the network to tell neighbours apart where most pictures show one.
+        same_class: probability that a picture to paste from, or to put beside in a mosaic, shows a class of this one:
+            neighbours that look alike are the hardest to tell apart.
         min_visible: instances of which a smaller share remains after cropping and pasting are dropped.
         min_area: instances that cover fewer pixels of the input are dropped; 16 is one pixel of the mask map.
     """
@@ -50,6 +52,7 @@ class AugmentConfig:
     copy_paste: float = 0.5
     max_pasted: int = 3
     mosaic: float = 0.0
+    same_class: float = 0.0
     min_visible: float = 0.1
     min_area: int = 16
 
