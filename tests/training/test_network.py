@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
-from sparseinst.network.backbone import BACKBONES, build_backbone, load_imagenet_weights
-from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation
+from sparseinst.network.backbone import BACKBONES, DeformableConv2d, build_backbone, load_imagenet_weights
+from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation, pool_by_softmax
 from sparseinst.network.encoder import pool
 
 SMALL = NetworkConfig(
@@ -28,8 +29,9 @@ def test_pooling_by_matrices_equals_adaptive_pooling(size: tuple[int, int], bins
     torch.testing.assert_close(pool(features, bins), F.adaptive_avg_pool2d(features, bins))
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(
+    ("backbone", "groups"), [*((name, 4) for name in sorted(BACKBONES)), ("mobilenet_v2", 1), ("mobilenet_v2", 2)]
+)
 def test_outputs_have_the_documented_shapes_at_any_multiple_of_32(backbone: str, groups: int):
     config = replace(SMALL, backbone=backbone, decoder=replace(SMALL.decoder, groups=groups))
     model = SparseInst(config).eval()
@@ -78,6 +80,46 @@ def test_activation_pooling_survives_half_precision():
     torch.testing.assert_close(pooled, torch.full((1, 2, 4), 60.0, dtype=torch.float16))
 
 
+def test_softmax_pooling_equals_its_formula_and_ignores_the_bias():
+    activations, features = torch.randn(2, 5, 6, 4), torch.randn(2, 3, 6, 4)
+    exponentials = activations.double().exp()
+    weights = exponentials / exponentials.sum((2, 3), keepdim=True)
+    expected = torch.einsum("bmhw,bchw->bmc", weights, features.double()).float()
+    torch.testing.assert_close(pool_by_softmax(activations, features), expected)
+
+    decoder = DecoderConfig(3, 5, groups=2, channels=8, depth=1, kernel_dim=4, iam_activation="softmax")
+    branch = InstanceBranch(10, decoder).eval()
+    features = torch.randn(1, 10, 5, 5)
+    with torch.inference_mode():
+        logits, _, _ = branch(features)
+        branch.softmax_bias.fill_(-7.0)
+        torch.testing.assert_close(branch(features)[0], logits)
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match="iam_activation is 'relu'; wanted sigmoid or softmax"):
+        DecoderConfig(iam_activation="relu")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_deformable_convolution_without_offsets_is_a_convolution(stride: int):
+    layer = DeformableConv2d(4, 6, stride)
+    features = torch.randn(2, 4, 9, 8)
+    expected = F.conv2d(features, layer.weight, stride=stride, padding=1)
+    torch.testing.assert_close(layer(features), expected)
+
+
+def test_a_deformable_convolution_samples_where_its_offsets_say():
+    """A constant offset of (1 row, 2 columns) at every tap is the convolution of the shifted picture."""
+    layer = DeformableConv2d(4, 6, stride=1)
+    with torch.no_grad():
+        layer.offset.bias.copy_(torch.tensor([1.0, 2.0]).repeat(9))
+    features = torch.randn(1, 4, 10, 12)
+    shifted = F.pad(features, (0, 2, 0, 1))[:, :, 1:, 2:]
+    expected = F.conv2d(shifted, layer.weight, padding=1)
+    torch.testing.assert_close(layer(features)[:, :, 1:, 1:], expected[:, :, 1:, 1:])
+
+
 def test_groups_of_one_instance_are_channels_g_times_n_plus_n():
     branch = InstanceBranch(
         8, DecoderConfig(classes=2, instances=3, groups=2, channels=8, depth=1, kernel_dim=4)
@@ -121,7 +163,7 @@ def test_torchvision_weights_load_in_both_their_layouts(tmp_path, layout: str):
 
 
 def _flat_name(name: str) -> str:
-    """The layout before torchvision 0.5: today's `conv.0.0`, `conv.0.1`, `conv.1.0` were `conv.0`, `conv.1`, `conv.3`."""
+    """The layout before torchvision 0.5: today's `conv.0.0`, `conv.0.1`, `conv.1.0` were `conv.0`, `.1`, `.3`."""
     parts = name.split(".")
     if parts[0] != "features" or parts[2] != "conv":
         return name
@@ -137,10 +179,35 @@ def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
 
 
 def test_an_unknown_backbone_is_refused_with_the_choice():
-    with pytest.raises(ValueError, match="wanted one of mobilenet_v2, resnet50"):
+    with pytest.raises(ValueError, match=r"wanted one of .*mobilenet_v2, .*resnet50d_dcn"):
         build_backbone("resnet5")
 
 
 def test_channels_that_groups_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="divisible by groups"):
         SparseInst(replace(SMALL, decoder=replace(SMALL.decoder, groups=3)))
+
+
+@pytest.mark.parametrize("name", ["resnet50d_dcn", "cspdarknet53", "pvt_v2_b2_li"])
+def test_timm_weights_load_under_our_names(tmp_path, name: str):
+    """A network of timm, saved as timm ships it, gives the same maps inside our backbone."""
+    torch.manual_seed(2)
+    library = timm.create_model(name.removesuffix("_dcn"), pretrained=False).eval()
+    torch.save(library.state_dict(), tmp_path / "weights.pt")
+    backbone = build_backbone(name).eval()
+    load_imagenet_weights(backbone, tmp_path / "weights.pt")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        maps = backbone(images)
+        deepest = library.forward_features(images)
+    torch.testing.assert_close(maps[-1], deepest, rtol=1e-4, atol=1e-5)
+    assert tuple(m.shape[1] for m in maps) == backbone.channels
+    assert [64 // m.shape[2] for m in maps] == [8, 16, 32]
+
+
+@pytest.mark.parametrize(("name", "moves"), [("cspdarknet53", True), ("resnet50d", False)])
+def test_only_darknets_learn_their_batch_norms(name: str, moves: bool):
+    backbone = build_backbone(name).train()
+    before = {key: value.clone() for key, value in backbone.named_buffers() if "running" in key}
+    backbone(torch.randn(2, 3, 64, 64))
+    assert any(not torch.equal(before[key], value) for key, value in backbone.named_buffers() if key in before) == moves

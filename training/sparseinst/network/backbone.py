@@ -1,7 +1,7 @@
 """Backbones: a picture in, feature maps C3, C4, C5 (strides 8, 16, 32) out.
 
-A new backbone is one function and one row in `BACKBONES`. Batch norms are frozen: statistics and affine terms
-stay as pre-trained, because detection batches are too small to estimate them.
+A new backbone is one function or class and one row in `BACKBONES`. Batch norms of the ResNets and of MobileNetV2 are
+frozen: statistics and affine terms stay as pre-trained, because detection batches are too small to estimate them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
+from torchvision.ops import deform_conv2d
 
 
 class Backbone(nn.Module, ABC):
@@ -31,9 +34,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B,3,H,W] normalised -> [C3, C4, C5]."""
 
-    @staticmethod
     @abstractmethod
-    def from_library(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def from_library(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Parameter names of the library that trained the ImageNet weights -> ours."""
 
 
@@ -56,33 +58,87 @@ class MobileNetV2(Backbone):
                 maps.append(images)
         return maps
 
-    @staticmethod
-    def from_library(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def from_library(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Torchvision's parameter names -> ours; takes the flat layout of torchvision before 0.5 as well."""
         if "features.1.conv.0.weight" not in state:
             return state
         return {re.sub(r"^features\.(\d+)\.conv\.(\d+)\.", _nested_name, name): value for name, value in state.items()}
 
 
-class ResNet50(Backbone):
-    """Timm's ResNet-50 (stride in the 3x3 convolution), with timm's parameter names."""
+class TimmBackbone(Backbone):
+    """One of timm's networks up to stride 32, with timm's parameter names behind `features.`.
 
-    channels = (512, 1024, 2048)
+    Args:
+        name: timm's name of the architecture.
+        taps: timm's indices of the feature maps at strides 8, 16 and 32.
+        options: what else timm's constructor takes.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, taps: tuple[int, int, int], **options: Any) -> None:
         super().__init__()
-        library = timm.create_model("resnet50", features_only=True, out_indices=(2, 3, 4), pretrained=False)
-        self.features = freeze_batch_norm_2d(library)
+        library: Any = timm.create_model(name, features_only=True, out_indices=taps, pretrained=False, **options)
+        self.features: nn.ModuleDict = library
+        self.channels = cast("tuple[int, int, int]", tuple(library.feature_info.channels()))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B,3,H,W] normalised -> [C3, C4, C5]."""
         maps: list[Tensor] = self.features(images)
         return maps
 
-    @staticmethod
-    def from_library(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Timm's parameter names -> ours."""
-        return {f"features.{name}": value for name, value in state.items()}
+    def from_library(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Timm's parameter names -> ours; offsets of deformable convolutions, which ImageNet does not know, keep 0."""
+        # timm flattens the first level where it gives out feature maps: `stages.0` becomes `stages_0`
+        flat = {re.sub(r"^(stem|stages)\.", r"\1_", name): value for name, value in state.items()}
+        named = {f"features.{name}": value for name, value in flat.items()}
+        return {name: value for name, value in self.state_dict().items() if ".offset." in name} | named
+
+
+class DeformableConv2d(nn.Conv2d):
+    """Deformable convolution, version 1: a 3x3 convolution predicts where each of the nine taps samples.
+
+    Not modulated, one group of offsets, no bias (arXiv 1703.06211). Offsets start at 0: an ordinary convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.offset = nn.Conv2d(in_channels, 2 * 3 * 3, 3, stride, padding=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(cast(Tensor, self.offset.bias))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C',h/stride,w/stride]."""
+        return deform_conv2d(features, self.offset(features), self.weight, stride=self.stride, padding=self.padding)
+
+
+def resnet(name: str, *, deformable: bool = False) -> TimmBackbone:
+    """A ResNet with frozen batch norms, stride in the 3x3 convolutions; `d` in timm's name is the paper's `vd`.
+
+    Args:
+        name: timm's name of the architecture.
+        deformable: deformable 3x3 convolutions in the last two stages (res4, res5).
+    """
+    backbone = TimmBackbone(name, taps=(2, 3, 4))
+    for stage in ("layer3", "layer4") if deformable else ():
+        for block in cast(Any, backbone.features[stage]):
+            plain = block.conv2
+            block.conv2 = DeformableConv2d(plain.in_channels, plain.out_channels, plain.stride[0])
+            block.conv2.weight = plain.weight  # as initialised for a ResNet
+    backbone.features = cast(nn.ModuleDict, freeze_batch_norm_2d(backbone.features))
+    return backbone
+
+
+def darknet(name: str) -> TimmBackbone:
+    """DarkNet-53 or its cross-stage partial form: batch norms learn, LeakyReLU with slope 0.01, in timm as published."""
+    return TimmBackbone(name, taps=(3, 4, 5))
+
+
+def pyramid_vision_transformer(name: str) -> TimmBackbone:
+    """PVTv2; in training a block is skipped with a probability that grows with its depth, up to 0.1, as published.
+
+    LayerNorms have eps 1e-6 in blocks and behind stages, 1e-5 behind patch embeddings and inside the attention; both
+    in timm and as published.
+    """
+    return TimmBackbone(name, taps=(1, 2, 3), drop_path_rate=0.1)
 
 
 def _nested_name(flat: re.Match[str]) -> str:
@@ -96,7 +152,16 @@ def _nested_name(flat: re.Match[str]) -> str:
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "mobilenet_v2": MobileNetV2,
-    "resnet50": ResNet50,
+    "resnet50": partial(resnet, "resnet50"),
+    "resnet50_dcn": partial(resnet, "resnet50", deformable=True),
+    "resnet50d": partial(resnet, "resnet50d"),
+    "resnet50d_dcn": partial(resnet, "resnet50d", deformable=True),
+    "resnet101": partial(resnet, "resnet101"),
+    "resnet101_dcn": partial(resnet, "resnet101", deformable=True),
+    "darknet53": partial(darknet, "darknet53"),
+    "cspdarknet53": partial(darknet, "cspdarknet53"),
+    "pvt_v2_b1": partial(pyramid_vision_transformer, "pvt_v2_b1"),
+    "pvt_v2_b2_li": partial(pyramid_vision_transformer, "pvt_v2_b2_li"),
 }
 
 
@@ -112,7 +177,7 @@ def build_backbone(name: str) -> Backbone:
 
 
 def load_imagenet_weights(backbone: Backbone, path: str | Path) -> None:
-    """Fill a backbone from a state dict of its library (torchvision for MobileNetV2, timm for ResNet-50).
+    """Fill a backbone from a state dict of its library (torchvision for MobileNetV2, timm for all others).
 
     The classifier and other layers behind stride 32 are left out; a backbone tensor without a value is an error.
 

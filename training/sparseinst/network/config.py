@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class DecoderConfig:
         channels: width of both branches.
         depth: number of 3x3 convolutions in each branch.
         kernel_dim: length of a mask kernel, the number of mask feature maps.
+        iam_activation: what makes an activation map of logits: `sigmoid` of each cell, divided by the map's sum, or
+            `softmax` over all cells of the map.
     """
 
     classes: int = 80
@@ -37,6 +40,14 @@ class DecoderConfig:
     channels: int = 256
     depth: int = 4
     kernel_dim: int = 128
+    iam_activation: Literal["sigmoid", "softmax"] = "sigmoid"
+
+    def __post_init__(self) -> None:
+        """Refuse what the decoder cannot be built from."""
+        if self.channels % self.groups:
+            raise ValueError(f"decoder channels {self.channels} must be divisible by groups {self.groups}")
+        if self.iam_activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"iam_activation is {self.iam_activation!r}; wanted sigmoid or softmax")
 
 
 @dataclass(frozen=True)

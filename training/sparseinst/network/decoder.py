@@ -44,12 +44,12 @@ class InstanceBranch(nn.Module):
     def __init__(self, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
         channels, groups, instances = config.channels, config.groups, config.instances
-        if channels % groups:
-            raise ValueError(f"decoder channels {channels} must be divisible by groups {groups}")
         self.instances, self.groups = instances, groups
         self.inst_convs = conv_stack(in_channels, channels, config.depth)
         # Output channel g*N+n is group g of instance n.
         self.iam_conv = nn.Conv2d(channels, instances * groups, 3, padding=1, groups=groups)
+        # Added to all cells of a map before the softmax, so without effect; published checkpoints hold it.
+        self.softmax_bias = nn.Parameter(torch.ones(1)) if config.iam_activation == "softmax" else None
         width = channels * groups
         self.fc = nn.Linear(width, width) if groups > 1 else None
         self.cls_score = nn.Linear(width, config.classes)
@@ -64,7 +64,11 @@ class InstanceBranch(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B,C+2,h,w] -> logits [B,N,K], kernels [B,N,D], objectness logits [B,N,1]."""
         features = self.inst_convs(features)
-        pooled = pool_by_activation(self.iam_conv(features), features)  # [B,G*N,C]
+        logits = self.iam_conv(features)
+        if self.softmax_bias is not None:
+            pooled = pool_by_softmax(logits + self.softmax_bias, features)  # [B,G*N,C]
+        else:
+            pooled = pool_by_activation(logits, features)
         if self.fc is not None:
             batch, _, channels = pooled.shape
             pooled = pooled.view(batch, self.groups, self.instances, channels).transpose(1, 2)
@@ -87,6 +91,21 @@ def pool_by_activation(activation_logits: Tensor, features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         activations = activation_logits.float().sigmoid().flatten(2)  # [B,M,hw]
         weights = activations / activations.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+        return (weights @ features.float().flatten(2).transpose(1, 2)).to(features.dtype)
+
+
+def pool_by_softmax(activation_logits: Tensor, features: Tensor) -> Tensor:
+    """Weighted average of the features under softmax activation maps, whose weights sum to 1 by themselves; in fp32.
+
+    Args:
+        activation_logits: [B,M,h,w].
+        features: [B,C,h,w].
+
+    Returns:
+        [B,M,C] in the features' dtype.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        weights = activation_logits.float().flatten(2).softmax(dim=-1)  # [B,M,hw]
         return (weights @ features.float().flatten(2).transpose(1, 2)).to(features.dtype)
 
 
