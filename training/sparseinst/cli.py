@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sparseinst.datasets.commands import add_dataset_commands
 from sparseinst_runtime import ContractError
 
 EXAMPLES = """examples:
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="folder for one COCO results JSON for each picture")
     predict.add_argument("--score-threshold", type=float, help="drop instances at or below (default: the contract's)")
     predict.add_argument("--device")
+    add_dataset_commands(commands)
     return top
 
 
@@ -75,9 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     from sparseinst.data import DataError  # noqa: PLC0415
     from sparseinst.train import TrainingError  # noqa: PLC0415
 
-    arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    command = {"train": _train, "evaluate": _evaluate, "predict": _predict}[arguments.command]
+    if "device" in arguments:
+        arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    command = {"train": _train, "evaluate": _evaluate, "predict": _predict}.get(arguments.command)
     try:
+        if command is None:  # the dataset tools bring their own function, which tells the exit code
+            return int(arguments.run(arguments))
         command(arguments)
     except (CheckpointError, ContractError, DataError, TrainingError, ValueError, OSError) as error:
         sys.stderr.write(f"sparseinst {arguments.command}: {error}\n")
