@@ -68,8 +68,7 @@ class InstanceContextEncoder(nn.Module):
         self.fusion = nn.Conv2d(channels * len(in_channels), channels, 1)
         for conv in (*self.fpn_laterals, *self.fpn_outputs):
             initialise.for_fusion(conv)
-        for conv in (self.ppm.bottleneck, self.fusion):
-            initialise.for_relu(conv)
+        initialise.for_relu(self.fusion)  # the pyramid pooling keeps the framework's start values, as published
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """[C3, C4, C5], each [B,c,h,w] at strides 8, 16, 32 -> [B,C,h,w] at stride 8."""
