@@ -47,7 +47,8 @@ class Matcher:
                 continue
             dice = dice_scores(masks.float().sigmoid().flatten(1), target["masks"].float().flatten(1))
             probability = logits.float().sigmoid()[:, target["labels"]]
-            quality = dice.pow(ALPHA) * probability.pow(BETA)
+            # What is not a number matches nothing well; the loss of it is not finite either, and tells.
+            quality = (dice.pow(ALPHA) * probability.pow(BETA)).nan_to_num(0.0)
             predictions, matched = linear_sum_assignment(quality.cpu().numpy(), maximize=True)
             pairs.append(
                 (torch.as_tensor(predictions, device=logits.device), torch.as_tensor(matched, device=logits.device))
