@@ -75,10 +75,16 @@ class Schedule:
         raise IndexError(f"epoch is beyond the schedule's {self.epochs}")
 
     def stretched(self, epochs: int) -> Schedule:
-        """The same schedule over another number of epochs; phases keep their shares and at least the last remains."""
-        ends = [sum(p.epochs for p in self.phases[: i + 1]) * epochs / self.epochs for i in range(len(self.phases))]
-        starts = [0, *(round(end) for end in ends[:-1])]
-        lengths = [round(end) - start for start, end in zip(starts, ends, strict=True)]
+        """The same schedule over another number of epochs, at least 1; phases keep their shares, and the last remains.
+
+        Raises:
+            ValueError: fewer than one epoch.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs is {epochs}; wanted at least 1")
+        shares = [sum(p.epochs for p in self.phases[:i]) / self.epochs for i in range(len(self.phases))]
+        starts = [min(round(share * epochs), epochs - 1) for share in shares]
+        lengths = [end - start for start, end in zip(starts, [*starts[1:], epochs], strict=True)]
         phases = tuple(replace(p, epochs=n) for p, n in zip(self.phases, lengths, strict=True) if n > 0)
         return replace(self, phases=phases)
 
