@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparseinst.datasets.commands import add_dataset_commands
-from sparseinst_runtime import ContractError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXAMPLES = """examples:
   sparseinst train --recipe compact --annotations train.json --images train/ \\
@@ -38,17 +43,19 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--backbone-weights", type=Path, help="ImageNet state dict of the backbone (torchvision, timm)")
     start.add_argument("--weights", type=Path, help="fine-tune from these weights of ours")
     train.add_argument("--name", help="what the model is called (default: the recipe)")
-    train.add_argument("--epochs", type=int, help="length of the run; the schedule stretches with it")
-    train.add_argument("--batch-size", type=int, help="pictures for one forward pass")
-    train.add_argument("--accumulate", type=int, help="forward passes for one optimiser step")
-    train.add_argument("--lr", type=float, help="peak learning rate")
+    train.add_argument("--epochs", type=_positive(int), help="length of the run; the schedule stretches with it")
+    train.add_argument("--batch-size", type=_positive(int), help="pictures for one forward pass")
+    train.add_argument("--accumulate", type=_positive(int), help="forward passes for one optimiser step")
+    train.add_argument("--lr", type=_positive(float), help="peak learning rate")
     train.add_argument("--workers", type=int, default=2, help="processes that prepare batches (default: 2)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", help="cuda, cpu, cuda:1 (default: cuda where there is one)")
     train.add_argument(
-        "--save-every", type=int, default=200, help="steps between two writes of the state (default: 200)"
+        "--save-every", type=_positive(int), default=200, help="steps between two writes of the state (default: 200)"
     )
-    train.add_argument("--evaluate-every", type=int, default=1, help="epochs between two evaluations (default: 1)")
+    train.add_argument(
+        "--evaluate-every", type=_positive(int), default=1, help="epochs between two evaluations (default: 1)"
+    )
     train.add_argument("--no-cache", action="store_true", help="decode pictures each time: for data larger than memory")
 
     evaluate = commands.add_parser("evaluate", help="COCO mask AP of weights")
@@ -68,29 +75,56 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A type for argparse: int or float, above 0."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+
+    number.__name__ = f"positive {kind.__name__}"  # argparse: "invalid positive int value: '0'"
+    return number
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 1 with one sentence on stderr when the user can mend it."""
     arguments = parser().parse_args(argv)
     import torch  # noqa: PLC0415 (seconds to import: --help must not wait for it)
 
-    from sparseinst.checkpoint import CheckpointError  # noqa: PLC0415
-    from sparseinst.data import DataError  # noqa: PLC0415
     from sparseinst.train import TrainingError  # noqa: PLC0415
 
-    if "device" in arguments:
-        arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     command = {"train": _train, "evaluate": _evaluate, "predict": _predict}.get(arguments.command)
     try:
         if command is None:  # the dataset tools bring their own function, which tells the exit code
             return int(arguments.run(arguments))
+        arguments.device = _device(arguments.device)
         command(arguments)
-    except (CheckpointError, ContractError, DataError, TrainingError, ValueError, OSError) as error:
+    except (TrainingError, ValueError, OSError) as error:  # our other errors are ValueErrors
         sys.stderr.write(f"sparseinst {arguments.command}: {error}\n")
         return 1
+    except torch.OutOfMemoryError as error:
+        sys.stderr.write(f"sparseinst {arguments.command}: {error}\nlower --batch-size and raise --accumulate\n")
+        return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"sparseinst {arguments.command}: interrupted; go on with --resume\n")
+        words = "interrupted; go on with --resume" if arguments.command == "train" else "interrupted"
+        sys.stderr.write(f"sparseinst {arguments.command}: {words}\n")
         return 130
     return 0
+
+
+def _device(name: str | None) -> str:
+    """The device to compute on, tried out; ValueError where there is none of that name."""
+    import torch  # noqa: PLC0415
+
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used ({reason}); wanted cpu or a GPU that is there") from error
+    return name
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -118,6 +152,8 @@ def _train(arguments: argparse.Namespace) -> None:
     val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, cache=cache)
     if (train.classes, train.category_ids) != (val.classes, val.category_ids):
         raise DataError(f"training has classes {train.classes}, validation {val.classes}; wanted the same")
+    if not val.instance_count:
+        raise DataError(f"{arguments.val_annotations} has no instance to evaluate on; wanted at least one")
     network = replace(recipe.network, decoder=replace(recipe.network.decoder, classes=len(train.classes)))
     contract = Contract(
         classes=train.classes,
@@ -168,10 +204,22 @@ def _predict(arguments: argparse.Namespace) -> None:
     from sparseinst.evaluate import segment_pictures, torch_engine  # noqa: PLC0415
     from sparseinst_runtime.decode import decode  # noqa: PLC0415
     from sparseinst_runtime.files import atomic_write  # noqa: PLC0415
+    from sparseinst_runtime.limits import PictureError  # noqa: PLC0415
 
+    names = [path.stem for path in arguments.pictures]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two pictures are called {max(names, key=names.count)}; wanted names that differ for --out")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     model, contract = load_model(arguments.weights)
     engine = torch_engine(model, contract, arguments.device)
-    pictures = ((index, decode(path.read_bytes())) for index, path in enumerate(arguments.pictures))
+
+    def read(path: Path) -> np.ndarray:
+        try:
+            return decode(path.read_bytes())
+        except PictureError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    pictures = ((index, read(path)) for index, path in enumerate(arguments.pictures))
     for index, instances in segment_pictures(engine, contract, pictures, score_threshold=arguments.score_threshold):
         path = arguments.pictures[index]
         out = atomic_write(
