@@ -16,9 +16,22 @@ import pytest
 import torch
 
 from sparseinst.cli import main
-from sparseinst.network import SparseInst
+from sparseinst.network import NetworkConfig, SparseInst
+from sparseinst.optimise import average_with, build_optimizer, freeze, learning_rate
 from sparseinst.recipes import RECIPES, Phase, Schedule, get_recipe
-from sparseinst.train import RunConfig, Trainer, TrainingError, average_with, build_optimizer, freeze, learning_rate
+from sparseinst.train import RunConfig, Trainer, TrainingError
+from sparseinst_runtime import Contract
+
+PICTURE = torch.arange(64 * 64 * 3).view(1, 64, 64, 3).remainder(251).to(torch.uint8)
+BATCH = (PICTURE, [{"labels": torch.tensor([0]), "masks": torch.ones(1, 16, 16).tril()}])
+EMPTY = (PICTURE, [{"labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 16, 16)}])
+
+
+def small_trainer(out: Path, network: NetworkConfig, contract: Contract) -> Trainer:
+    """A trainer of a small network, the same each time."""
+    torch.manual_seed(0)
+    recipe = replace(get_recipe("compact"), network=network, input_size=64)
+    return Trainer(recipe, contract, SparseInst(network), RunConfig(out=out, annotations=Path("unused.json")))
 
 
 def test_the_learning_rate_warms_up_and_decays():
@@ -32,21 +45,33 @@ def test_the_learning_rate_warms_up_and_decays():
     assert [learning_rate(steps, i, 100) for i in (20, 49, 50, 74, 75)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 7, 60, 300])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 60, 300])
 def test_a_stretched_schedule_has_the_length_asked_for_and_ends_in_the_last_phase(epochs: int):
     for name in RECIPES:
         schedule = get_recipe(name).schedule
         stretched = schedule.stretched(epochs)
         assert stretched.epochs == epochs
-        assert stretched.phases[-1].size == schedule.phases[-1].size or epochs < len(schedule.phases)
-        assert stretched.phase_at(epochs - 1) == stretched.phases[-1]
+        assert all(phase.epochs > 0 for phase in stretched.phases)
+        assert stretched.phase_at(epochs - 1).size == schedule.phases[-1].size
+        assert schedule.stretched(schedule.epochs) == schedule
+    with pytest.raises(ValueError, match="epochs is 0; wanted at least 1"):
+        schedule.stretched(0)
+
+
+def test_a_stretched_schedule_keeps_the_shares_of_its_phases():
+    schedule = Schedule(phases=(Phase(1, 64), Phase(2, 96), Phase(1, 128)))
+    assert [phase.epochs for phase in schedule.stretched(40).phases] == [10, 20, 10]
+    assert [(phase.size, phase.epochs) for phase in schedule.stretched(2).phases] == [(96, 1), (128, 1)]
 
 
 def test_norms_and_backbone_have_their_own_optimizer_groups(small_model):
     schedule = Schedule(phases=(Phase(1, 64),), backbone_lr_scale=0.1, weight_decay=0.05)
+    small_model.backbone.norm = torch.nn.LayerNorm(4)  # its batch norms are frozen, and no parameters
     groups = build_optimizer(small_model, schedule).param_groups
-    assert {(group["scale"], group["weight_decay"]) for group in groups} == {(0.1, 0.05), (1.0, 0.05)}
-    assert sum(len(group["params"]) for group in groups) == len(list(small_model.parameters()))
+    lengths = {(group["scale"], group["weight_decay"]): len(group["params"]) for group in groups}
+    assert lengths.keys() == {(0.1, 0.05), (0.1, 0.0), (1.0, 0.05)}
+    assert lengths[0.1, 0.0] == 2
+    assert sum(lengths.values()) == len(list(small_model.parameters()))
 
 
 def test_frozen_parameters_do_not_learn_and_thaw_again(small_model):
@@ -60,42 +85,78 @@ def test_frozen_parameters_do_not_learn_and_thaw_again(small_model):
 
 
 def test_a_young_average_forgets_its_start():
-    update = average_with(0.99)
-    start, now = torch.zeros(1), torch.ones(1)
-    assert update(start, now, 1).item() == pytest.approx(1 - 2 / 11)
-    assert update(start, now, 10_000).item() == pytest.approx(0.01)
+    for count, weight in ((1, 1 - 2 / 11), (10_000, 0.01)):
+        averaged = [torch.zeros(1), torch.zeros(2)]
+        average_with(0.99)(averaged, [torch.ones(1), torch.ones(2)], count)
+        assert [value.tolist() for value in averaged] == [pytest.approx([weight] * n) for n in (1, 2)]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_in_words(tmp_path, small_config, small_contract):
-    recipe = replace(get_recipe("compact"), network=small_config, input_size=64)
-    model = SparseInst(small_config)
+def test_the_average_is_what_is_evaluated_and_follows_the_weights(tmp_path, small_config, small_contract):
+    trainer = small_trainer(tmp_path, small_config, small_contract)
+    weight = "decoder.inst_branch.cls_score.weight"
+    trainer._step([BATCH], 1e-2)  # an average begins as a copy
+    torch.testing.assert_close(trainer.evaluated.state_dict()[weight], trainer.model.state_dict()[weight])
+    before = trainer.model.state_dict()[weight].clone()
+    trainer._step([BATCH], 1e-2)
+    after = trainer.model.state_dict()[weight]
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(trainer.evaluated.state_dict()[weight], before.lerp(after, 1 - 2 / 11))
+
+
+def test_accumulated_batches_give_the_loss_and_the_gradient_of_their_mean(tmp_path, small_config, small_contract):
+    trainer = small_trainer(tmp_path, small_config, small_contract)
+    gradients = []
+    trainer.optimizer.step = lambda: gradients.append([p.grad.clone() for p in trainer.model.parameters()])
+    once, twice = trainer._step([BATCH], 1e-2), trainer._step([BATCH, BATCH], 1e-2)
+    assert twice == pytest.approx(once, rel=1e-4)
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_batches_without_an_instance_train(tmp_path, small_config, small_contract):
+    trainer = small_trainer(tmp_path, small_config, small_contract)
+    losses = trainer._step([EMPTY, EMPTY], 1e-2)
+    assert losses["classification"] > 0
+    assert losses["mask"] == losses["dice"] == losses["objectness"] == 0
+    assert trainer._step([EMPTY, BATCH], 1e-2)["mask"] > 0
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_autocast_to_bf16_stays_close_to_fp32(tmp_path, small_config, small_contract):
+    """The path of a GPU, on the CPU: every product in 16 bits, losses and activation pooling in 32."""
+    full = small_trainer(tmp_path / "full", small_config, small_contract)
+    half = small_trainer(tmp_path / "half", small_config, small_contract)
+    half.mixed, half.half = True, torch.bfloat16
+    assert half._step([BATCH], 1e-3) == pytest.approx(full._step([BATCH], 1e-3), rel=0.05)
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+
+
+@pytest.mark.parametrize("layer", ["mask_branch.projection", "inst_branch.cls_score", "inst_branch.objectness"])
+def test_a_loss_that_is_not_finite_stops_the_run_in_words(tmp_path, small_config, small_contract, layer):
+    trainer = small_trainer(tmp_path, small_config, small_contract)
     with torch.no_grad():
-        model.decoder.mask_branch.projection.bias.fill_(float("nan"))
-    trainer = Trainer(recipe, small_contract, model, RunConfig(out=tmp_path, annotations=Path("unused.json")))
-    target = {"labels": torch.tensor([0]), "masks": torch.ones(1, 16, 16)}
-    batch = (torch.zeros(1, 64, 64, 3, dtype=torch.uint8), [target])
-    with pytest.raises((TrainingError, ValueError), match=r"nan|NaN|invalid numeric"):
-        trainer._step([batch], 1.0)
+        trainer.model.decoder.get_submodule(layer).bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"the loss is nan at iteration 0 .*with a lower --lr"):
+        trainer._step([BATCH], 1e-2)
+
+
+def test_a_state_is_resumed_with_the_arguments_it_was_made_with(tmp_path, small_config, small_contract):
+    trainer = small_trainer(tmp_path, small_config, small_contract)
+    trainer.save()
+    (tmp_path / "log.jsonl").write_text("")
+    trainer.resume()
+    trainer.config = replace(trainer.config, seed=5)
+    with pytest.raises(TrainingError, match="was made with seed 0, now 5; resume with what it was started with"):
+        trainer.resume()
 
 
 def arguments(scenes: Path, out: Path, *more: str) -> list[str]:
+    """Two epochs of four steps, over two phases of the recipe; the evaluation comes at the end."""
     annotations, images = str(scenes / "instances.json"), str(scenes / "images")
+    options = "--epochs 2 --batch-size 2 --accumulate 2 --workers 0 --save-every 3 --evaluate-every 2 --device cpu"
     return [
         *("train", "--recipe", "compact", "--annotations", annotations, "--images", images),
-        *("--val-annotations", annotations, "--val-images", images, "--out", str(out), "--epochs", "2"),
-        *(
-            "--batch-size",
-            "4",
-            "--workers",
-            "1",
-            "--save-every",
-            "1",
-            "--evaluate-every",
-            "2",
-            "--device",
-            "cpu",
-            *more,
-        ),
+        *("--val-annotations", annotations, "--val-images", images, "--out", str(out), *options.split(), *more),
     ]
 
 
@@ -103,38 +164,64 @@ def start(scenes: Path, out: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-c", "from sparseinst.cli import main; raise SystemExit(main())"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums, and with it the last digit, stays
     return subprocess.Popen(
-        [*command, *arguments(scenes, out, *more)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, *arguments(scenes, out, *more)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a group of its own, with its workers, as in a terminal
     )
 
 
 def rows(out: Path) -> list[dict]:
+    """The log's whole lines."""
     log = out / "log.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
 
 
-def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path, scenes):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+def stop_after(scenes: Path, out: Path, steps: int, number: signal.Signals, *more: str) -> tuple[int, str]:
+    """Run until a step is in the log, then send a signal to the whole group; gives exit status and output."""
+    run = start(scenes, out, *more)
+    deadline = time.monotonic() + 300
+    while [row["iteration"] for row in rows(out)][-1:] != [steps] and run.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(run.pid, number)
+    output = run.communicate(timeout=60)[0].decode()
+    return run.returncode, output
+
+
+def test_a_run_that_is_stopped_anywhere_resumes_as_if_nothing_had_happened(tmp_path, scenes):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run = start(scenes, whole)
     output = run.communicate(timeout=300)[0].decode()
     assert run.returncode == 0, output
     expected = rows(whole)
-    assert [row["iteration"] for row in expected if "loss" in row] == list(range(1, 9))  # 16 pictures, 2 epochs
+    assert [row["iteration"] for row in expected if "loss" in row] == list(range(1, 9))
+    assert len({row["lr"] for row in expected if "loss" in row}) == 8
+    assert [row["iteration"] for row in expected if "val" in row] == [8]
 
-    run = start(scenes, killed)
-    deadline = time.monotonic() + 300
-    while len(rows(killed)) < 6 and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    assert run.returncode == -signal.SIGKILL
-    assert 6 <= len(rows(killed)) < 8  # in the middle of the second epoch
+    # With workers and without: they do not change the batches.
+    status, output = stop_after(scenes, stopped, 2, signal.SIGINT, "--workers", "2")
+    assert status == 130, output
+    assert "Traceback" not in output
+    assert output.endswith("sparseinst train: interrupted; go on with --resume\n")
+    assert len(rows(stopped)) == 2  # before the first regular save
 
-    run = start(scenes, killed, "--resume")
+    assert stop_after(scenes, stopped, 7, signal.SIGKILL, "--resume", "--workers", "1")[0] == -signal.SIGKILL
+    assert len(rows(stopped)) == 7  # in the middle of the second epoch, one step behind the last save
+    with (stopped / "log.jsonl").open("a") as log:
+        log.write('{"iteration": 8, "epoch": 1, "val": {"ap": 0.5}')  # a kill in the middle of a write
+
+    assert stop_after(scenes, stopped, 8, signal.SIGKILL, "--resume")[0] == -signal.SIGKILL
+    assert rows(stopped) == expected[:8]  # all steps done, the evaluation not
+    assert not (stopped / "best.safetensors").exists()
+
+    run = start(scenes, stopped, "--resume")
     output = run.communicate(timeout=300)[0].decode()
     assert run.returncode == 0, output
-    assert rows(killed) == expected
+    assert rows(stopped) == expected
     for name in ("best.safetensors", "last.safetensors"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path, scenes, capsys):
@@ -147,10 +234,12 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path, scenes, capsys):
     ("change", "words"),
     [
         (("--annotations", "nowhere.json"), "nowhere.json"),
-        (("--recipe", "huge"), "wanted one of compact, r50_base, r50_giam"),
+        (("--recipe", "huge"), "wanted one of compact, r50_base, r50vd_base, r50_giam"),
         (("--images", "."), "16 of 16 pictures"),
         (("--resume",), "nothing to resume"),
         (("--batch-size", "17"), "lower the batch size"),
+        (("--batch-size", "8", "--accumulate", "3"), "lower --batch-size or --accumulate"),
+        (("--device", "abacus"), "--device abacus cannot be used"),
     ],
 )
 def test_what_a_user_gets_wrong_is_answered_in_one_sentence(tmp_path, scenes, capsys, change, words):
@@ -158,3 +247,10 @@ def test_what_a_user_gets_wrong_is_answered_in_one_sentence(tmp_path, scenes, ca
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--accumulate", "--lr", "--save-every"])
+def test_numbers_below_one_step_are_refused(tmp_path, scenes, capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments(scenes, tmp_path), option, "0"])
+    assert f"argument {option}: invalid positive" in capsys.readouterr().err

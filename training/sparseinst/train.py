@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,19 +20,29 @@ from typing import Any, cast
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from sparseinst.checkpoint import load_state, save_state, save_weights
-from sparseinst.data import CocoInstances, TrainingSet, batches_per_epoch, evaluation_pictures, training_batches
+from sparseinst.data import (
+    Batch,
+    CocoInstances,
+    TrainingSet,
+    batches_per_epoch,
+    evaluation_pictures,
+    training_batches,
+)
 from sparseinst.evaluate import evaluate, torch_engine
 from sparseinst.losses import Criterion
 from sparseinst.network import SparseInst, normalise
+from sparseinst.optimise import average_with, build_optimizer, freeze, learning_rate
 from sparseinst.progress import training_progress
-from sparseinst.recipes import Recipe, Schedule
+from sparseinst.recipes import Recipe
 from sparseinst_runtime import Contract
 from sparseinst_runtime.files import atomic_write
+
+LOG = "log.jsonl"
 
 
 class TrainingError(RuntimeError):
@@ -72,50 +82,6 @@ class Position:
     best_ap: float = -1.0
 
 
-def learning_rate(schedule: Schedule, iteration: int, total: int) -> float:
-    """Factor on the peak learning rate at an optimiser step, in (0, 1]: linear warm-up, then cosine or steps."""
-    warm = min(1.0, (iteration + 1) / max(schedule.warmup, 1))
-    progress = iteration / max(total, 1)
-    if schedule.decay == "cosine":
-        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-    return warm * 0.1 ** sum(progress >= milestone for milestone in schedule.milestones)
-
-
-def build_optimizer(model: SparseInst, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW in four groups: backbone or head, with or without weight decay (norms go without)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("backbone."), "norm" in name), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "scale": schedule.backbone_lr_scale if is_backbone else 1.0,
-                "weight_decay": 0.0 if is_norm else schedule.weight_decay,
-            }
-            for (is_backbone, is_norm), parameters in groups.items()
-        ],
-        lr=schedule.lr,
-    )
-
-
-def average_with(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Update rule of the moving average: young averages forget faster, so that the start does not linger."""
-
-    def update(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        return averaged.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
-
-    return update
-
-
-def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Stop the parameters with these name prefixes from learning, and let all others learn."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(prefixes) if prefixes else True)
-        if not parameter.requires_grad:
-            parameter.grad = None
-
-
 class Trainer:
     """One run of a recipe: owns model, average, optimiser and position, and writes them down."""
 
@@ -131,7 +97,7 @@ class Trainer:
         self.mixed = self.device.type == "cuda"
         self.scaler = torch.GradScaler(self.device.type, enabled=self.mixed and not bf16)
         decay = recipe.schedule.ema
-        self.average = AveragedModel(self.model, avg_fn=average_with(decay)) if decay else None
+        self.average = AveragedModel(self.model, multi_avg_fn=average_with(decay)) if decay else None
         self.position = Position()
         config.out.mkdir(parents=True, exist_ok=True)
 
@@ -145,25 +111,38 @@ class Trainer:
         schedule, position = self.recipe.schedule, self.position
         steps = batches_per_epoch(self._dataset(train, 0), schedule.batch_size) // schedule.accumulate
         if steps == 0:
-            raise TrainingError(f"{len(train)} pictures make no step of {schedule.batch_size} x {schedule.accumulate}")
+            raise TrainingError(
+                f"{len(train)} pictures make no step of {schedule.accumulate} batches of {schedule.batch_size}; "
+                "lower --batch-size or --accumulate"
+            )
         total = steps * schedule.epochs
-        with SummaryWriter(str(self.config.out)) as board, training_progress(console, total) as progress:
+        if position.iteration == 0:
+            atomic_write(self.config.out / LOG, "")
+            self.save()  # from the first step on there is something to resume
+        # purge_step: TensorBoard forgets what a killed run wrote after its last state
+        with (
+            SummaryWriter(str(self.config.out), purge_step=position.iteration + 1) as board,
+            training_progress(console, total) as progress,
+        ):
             while position.epoch < schedule.epochs:
                 epoch = position.epoch
                 freeze(self.model, schedule.phase_at(epoch).frozen)
+                started = time.perf_counter()
                 for group in self._groups(train, steps):
-                    started = time.perf_counter()
-                    losses = self._step(group, learning_rate(schedule, position.iteration, total))
+                    lr = schedule.lr * learning_rate(schedule, position.iteration, total)
+                    losses = self._step(group, lr)
                     position.step += 1
                     position.iteration += 1
-                    self._log({"iteration": position.iteration, "epoch": epoch, **losses})
-                    for name, value in losses.items():
-                        board.add_scalar(f"loss/{name}", value, position.iteration)
-                    seconds = time.perf_counter() - started
-                    pictures = schedule.batch_size * schedule.accumulate
-                    progress(epoch, position.iteration, losses, pictures / seconds)
+                    self._log({"iteration": position.iteration, "epoch": epoch, "lr": lr, **losses})
+                    # From step to step: waiting for pictures counts, saving and evaluating do not.
+                    rate = schedule.batch_size * schedule.accumulate / (time.perf_counter() - started)
+                    scalars = {f"loss/{name}": value for name, value in losses.items()}
+                    for name, value in (scalars | {"lr": lr, "images_per_second": rate}).items():
+                        board.add_scalar(name, value, position.iteration)
+                    progress(epoch, position.iteration, losses, rate)
                     if position.iteration % self.config.save_every == 0 and position.step < steps:
                         self.save()
+                    started = time.perf_counter()
                 position.epoch, position.step = epoch + 1, 0
                 if position.epoch % self.config.evaluate_every == 0 or position.epoch == schedule.epochs:
                     ap = self._evaluate(val)
@@ -178,8 +157,8 @@ class Trainer:
         size = self.recipe.schedule.phase_at(epoch).size
         return TrainingSet(instances, size, self.recipe.augment, self.contract.pad_colour)
 
-    def _groups(self, instances: CocoInstances, steps: int) -> Iterator[list]:
-        """What is left of the present epoch: for each optimiser step, `accumulate` batches."""
+    def _groups(self, instances: CocoInstances, steps: int) -> Iterator[list[Batch]]:
+        """What is left of the present epoch: for each optimiser step, `accumulate` batches; a remainder is dropped."""
         schedule, position = self.recipe.schedule, self.position
         batches = training_batches(
             self._dataset(instances, position.epoch),
@@ -192,17 +171,22 @@ class Trainer:
         for _ in range(steps - position.step):
             yield list(islice(batches, schedule.accumulate))
 
-    def _step(self, group: list, lr_factor: float) -> dict[str, float]:
+    def _step(self, group: list[Batch], lr: float) -> dict[str, float]:
         """One step of the optimiser; returns the mean of each weighted loss term, and their sum as `loss`."""
         schedule = self.recipe.schedule
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = schedule.lr * parameters["scale"] * lr_factor
+            parameters["lr"] = lr * parameters["scale"]
+        # Chance inside the network (a backbone that skips blocks) depends on seed and step alone: nothing to save.
+        torch.manual_seed((self.config.seed << 32) + self.position.iteration)
         self.model.train()
         instances = sum(len(target["labels"]) for _, targets in group for target in targets) / len(group)
         sums: dict[str, float] = {}
         for images, targets in group:
             pixels = normalise(images.to(self.device, non_blocking=True), self.contract)
-            wanted = [{k: v.to(self.device, non_blocking=True) for k, v in target.items()} for target in targets]
+            wanted = [
+                {"labels": t["labels"].to(self.device), "masks": t["masks"].to(self.device, non_blocking=True)}
+                for t in targets
+            ]
             with torch.autocast(self.device.type, self.half, enabled=self.mixed):
                 outputs = self.model(pixels.contiguous(memory_format=torch.channels_last))
             terms = self.criterion(outputs, wanted, instances)
@@ -231,19 +215,20 @@ class Trainer:
         summary, _ = evaluate(engine, self.contract, str(self.config.annotations), evaluation_pictures(val))
         self._log({"iteration": self.position.iteration, "epoch": self.position.epoch, "val": summary.as_dict()})
         save_weights(self.config.out / "last.safetensors", self.evaluated, self.contract)
-        if summary.ap > self.position.best_ap:
+        if summary.ap > self.position.best_ap or not (self.config.out / "best.safetensors").exists():
             self.position.best_ap = summary.ap
             save_weights(self.config.out / "best.safetensors", self.evaluated, self.contract)
         return summary.ap
 
     def _log(self, row: dict[str, Any]) -> None:
-        with (self.config.out / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.config.out / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def save(self) -> None:
         """Write `state.pt`: everything that `resume` needs to go on exactly as if nothing had happened."""
         state = {
             "recipe": self.recipe.name,
+            "arguments": self._arguments(),
             "contract": self.contract.to_json(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -253,11 +238,21 @@ class Trainer:
         }
         save_state(self.config.out / "state.pt", state)
 
+    def _arguments(self) -> dict[str, int]:
+        """What a resumed run must share with the killed one to go on as it would have; --lr may differ."""
+        schedule = self.recipe.schedule
+        return {
+            "seed": self.config.seed,
+            "epochs": schedule.epochs,
+            "batch_size": schedule.batch_size,
+            "accumulate": schedule.accumulate,
+        }
+
     def resume(self) -> None:
         """Go back to what `state.pt` says; lines of the log behind it are dropped.
 
         Raises:
-            TrainingError: there is no state, or it belongs to another recipe or dataset.
+            TrainingError: there is no state, or it belongs to another recipe, other classes or other arguments.
         """
         path = self.config.out / "state.pt"
         if not path.is_file():
@@ -268,13 +263,19 @@ class Trainer:
                 f"{path} is of recipe {state['recipe']!r} or of other classes; "
                 "resume with the arguments it was started with"
             )
+        then, now = state.get("arguments", {}), self._arguments()
+        changed = [f"{name} {then[name]}, now {now[name]}" for name in then if then[name] != now[name]]
+        if changed:
+            raise TrainingError(f"{path} was made with {', '.join(changed)}; resume with what it was started with")
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run did not scale, on the CPU or in bf16
+            self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
-        log = self.config.out / "log.jsonl"
-        rows = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
+        log = self.config.out / LOG
+        lines = log.read_text("utf-8").splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may cut the last one off
         kept = [row for row in rows if row["iteration"] <= self.position.iteration]
         atomic_write(log, "".join(json.dumps(row) + "\n" for row in kept))
