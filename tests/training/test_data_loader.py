@@ -13,6 +13,7 @@ from sparseinst.data import (
     AugmentConfig,
     CocoInstances,
     DataError,
+    ShortSideConfig,
     TrainingSet,
     batches_per_epoch,
     mask_targets,
@@ -146,6 +147,16 @@ def test_a_batch_without_any_instance_is_a_batch(dataset, monkeypatch):
     assert all(target["masks"].shape == (0, SIZE // 4, SIZE // 4) for target in targets)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_is_the_sentence_it_was(dataset, monkeypatch, workers):
+    def unreadable(index):
+        raise DataError("instances.json: the mask of annotation 7 is unreadable")
+
+    monkeypatch.setattr(dataset.instances, "sample", unreadable)
+    with pytest.raises(DataError, match=r"^instances\.json: the mask of annotation 7 is unreadable$"):
+        next(training_batches(dataset, 2, seed=0, epoch=0, workers=workers))
+
+
 def test_mask_targets_are_bilinear_without_antialiasing():
     masks = np.random.default_rng(0).integers(0, 2, (5, 64, 64), np.uint8)
     expected = torch.nn.functional.interpolate(
@@ -163,5 +174,21 @@ def test_companions_of_the_same_class_share_a_class(dataset, monkeypatch):
     anyone = TrainingSet(whole, SIZE, AugmentConfig(same_class=0.0), dataset.pad_colour)
     right = {i for i in range(COUNT) if 1 in whole.labels(i)}
     monkeypatch.setattr(whole, "labels", lambda _: {1})
-    assert {alike._companion(0, rng) for _ in range(100)} == right
-    assert len({anyone._companion(0, rng) for _ in range(100)}) == COUNT
+    assert {alike._companion(0, alike.config, rng) for _ in range(100)} == right
+    assert len({anyone._companion(0, anyone.config, rng) for _ in range(100)}) == COUNT
+
+
+def test_pictures_sized_by_their_short_side_are_padded_to_the_largest_of_the_batch(dataset):
+    config = ShortSideConfig(short_sides=(70, 90), long_side=130)
+    sized = TrainingSet(dataset.instances, SIZE, config, dataset.pad_colour)
+    for images, targets in training_batches(sized, 3, seed=0, epoch=0):
+        height, width = images.shape[1:3]
+        assert height % 32 == width % 32 == 0
+        extents = []
+        for image, target in zip(images, targets, strict=True):
+            outside = (image != torch.tensor(dataset.pad_colour, dtype=torch.uint8)).any(-1)
+            extents.append([int(outside.any(axis).sum()) for axis in (1, 0)])
+            assert target["masks"].shape[1:] == (height // 4, width // 4)
+            assert target["masks"][:, -(-extents[-1][0] // 4) :].sum() == 0
+            assert min(extents[-1]) in config.short_sides or max(extents[-1]) == config.long_side
+        assert [-(-max(e[axis] for e in extents) // 32) * 32 for axis in (0, 1)] == [height, width]

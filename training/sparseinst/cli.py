@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="train a recipe on a COCO dataset", epilog=EXAMPLES, formatter_class=raw)
-    train.add_argument("--recipe", required=True, help="compact, r50_base or r50_giam")
+    train.add_argument("--recipe", required=True, help="compact, or a published one (docs/variants.md)")
     train.add_argument("--annotations", type=Path, required=True, help="COCO JSON of the training pictures")
     train.add_argument("--images", type=Path, required=True, help="folder of the training pictures")
     train.add_argument("--val-annotations", type=Path, required=True, help="COCO JSON to evaluate on")

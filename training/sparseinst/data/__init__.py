@@ -12,6 +12,7 @@ from sparseinst.data.loader import (
     mask_targets,
     training_batches,
 )
+from sparseinst.data.short_side import ShortSideConfig
 from sparseinst.data.transforms import AugmentConfig, augment
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CocoInstances",
     "DataError",
     "Sample",
+    "ShortSideConfig",
     "Target",
     "TrainingSet",
     "augment",

@@ -7,6 +7,7 @@ to save. Workers prepare pictures and mask targets; normalising is left to the d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypedDict
 
 import cv2
@@ -15,19 +16,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sparseinst.data.coco import CocoInstances, DataError, Sample
+from sparseinst.data.short_side import ShortSideConfig, augment_short_side
 from sparseinst.data.transforms import AugmentConfig, augment, mosaic
+from sparseinst_runtime.contract import STRIDE
 
 Key = tuple[int, int, int]  # seed, epoch, index
 
 
 class Target(TypedDict):
-    """What a picture should be segmented into: labels int64 [K]; masks float32 [K, S/4, S/4] in 0..1, soft."""
+    """What a picture should be segmented into: labels int64 [K]; masks float32 [K, H/4, W/4] in 0..1, soft."""
 
     labels: torch.Tensor
     masks: torch.Tensor
 
 
-Batch = tuple[torch.Tensor, list[Target]]  # images uint8 [B, S, S, 3] RGB, one target per picture
+Batch = tuple[torch.Tensor, list[Target]]  # images uint8 [B, H, W, 3] RGB, one target per picture
 
 
 class TrainingSet(Dataset[Sample]):
@@ -35,13 +38,17 @@ class TrainingSet(Dataset[Sample]):
 
     Args:
         instances: the pictures.
-        size: side S of the square input, a multiple of 4.
+        size: side S of the square input, a multiple of 32; `ShortSideConfig` draws sizes of its own.
         config: strengths of the augmentation.
         pad_colour: RGB 0..255 around pictures that do not fill the square, as in the contract.
     """
 
     def __init__(
-        self, instances: CocoInstances, size: int, config: AugmentConfig, pad_colour: tuple[int, int, int]
+        self,
+        instances: CocoInstances,
+        size: int,
+        config: AugmentConfig | ShortSideConfig,
+        pad_colour: tuple[int, int, int],
     ) -> None:
         self.instances, self.size, self.config, self.pad_colour = instances, size, config, pad_colour
         self._showing: dict[int, list[int]] = {}  # class -> indices of the pictures that show it
@@ -53,22 +60,24 @@ class TrainingSet(Dataset[Sample]):
         return len(self.instances)
 
     def __getitem__(self, key: Key) -> Sample:
-        rng = np.random.default_rng(key)
-        if self.config.mosaic and rng.random() < self.config.mosaic:
-            indices = (key[2], *(self._companion(key[2], rng) for _ in range(3)))
-            return mosaic([self._augmented(index, self.size // 2, rng) for index in indices])
-        return self._augmented(key[2], self.size, rng)
+        rng, config = np.random.default_rng(key), self.config
+        if isinstance(config, ShortSideConfig):
+            return augment_short_side(self.instances.sample(key[2]), config, rng)
+        if config.mosaic and rng.random() < config.mosaic:
+            indices = (key[2], *(self._companion(key[2], config, rng) for _ in range(3)))
+            return mosaic([self._augmented(index, self.size // 2, config, rng) for index in indices])
+        return self._augmented(key[2], self.size, config, rng)
 
-    def _augmented(self, index: int, size: int, rng: np.random.Generator) -> Sample:
+    def _augmented(self, index: int, size: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
         sample, pasted = self.instances.sample(index), None
-        if rng.random() < self.config.copy_paste:
-            pasted = self.instances.sample(self._companion(index, rng))
-        return augment(sample, size, self.config, rng, pad_colour=self.pad_colour, pasted=pasted)
+        if rng.random() < config.copy_paste:
+            pasted = self.instances.sample(self._companion(index, config, rng))
+        return augment(sample, size, config, rng, pad_colour=self.pad_colour, pasted=pasted)
 
-    def _companion(self, index: int, rng: np.random.Generator) -> int:
+    def _companion(self, index: int, config: AugmentConfig, rng: np.random.Generator) -> int:
         """Another picture, or this one once more: any, or one that shows the same class."""
         labels = sorted(self.instances.labels(index))
-        if labels and rng.random() < self.config.same_class:
+        if labels and rng.random() < config.same_class:
             return int(rng.choice(self._showing[int(rng.choice(labels))]))
         return int(rng.integers(len(self.instances)))
 
@@ -109,7 +118,8 @@ def training_batches(
         world_size: number of training processes.
 
     Returns:
-        Iterator of (images uint8 [B, S, S, 3], B targets).
+        Iterator of (images uint8 [B, H, W, 3], B targets): squares of S, or with `ShortSideConfig` the largest height
+        and width of the batch, each rounded up to a multiple of 32.
     """
     count = batches_per_epoch(dataset, batch_size, world_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
@@ -120,7 +130,7 @@ def training_batches(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, pad_colour=dataset.pad_colour),
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # or the loader would draw from the global one
@@ -129,7 +139,7 @@ def training_batches(
 
 
 def mask_targets(masks: np.ndarray) -> np.ndarray:
-    """Binary masks reduced to a quarter, left soft: uint8 [K, S, S] of 0 and 1 to float32 [K, S/4, S/4] in 0..1.
+    """Binary masks reduced to a quarter, left soft: uint8 [K, H, W] of 0 and 1 to float32 [K, H/4, W/4] in 0..1.
 
     Bilinear without antialiasing, as the network's authors train: at exactly 1/4 the sampling point lies in the middle
     of the inner 2x2 pixels of each 4x4 block, so it is their mean.
@@ -149,11 +159,27 @@ def evaluation_pictures(instances: CocoInstances) -> Iterator[tuple[int, np.ndar
 _Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]
 
 
-def _collate(samples: Sequence[Sample]) -> _Packed:
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    labels = torch.from_numpy(np.concatenate([sample.labels for sample in samples]))
-    masks = torch.from_numpy(np.concatenate([mask_targets(sample.masks) for sample in samples]))
-    return images, labels, masks, [len(sample.labels) for sample in samples]
+def _collate(samples: Sequence[Sample], pad_colour: tuple[int, int, int]) -> _Packed:
+    # The least multiples of the stride that hold every picture; squares of one size are so already.
+    height, width = (-(-max(sample.image.shape[axis] for sample in samples) // STRIDE) * STRIDE for axis in (0, 1))
+    padded = [_padded(sample, height, width, pad_colour) for sample in samples]
+    images = torch.from_numpy(np.stack([sample.image for sample in padded]))
+    labels = torch.from_numpy(np.concatenate([sample.labels for sample in padded]))
+    masks = torch.from_numpy(np.concatenate([mask_targets(sample.masks) for sample in padded]))
+    return images, labels, masks, [len(sample.labels) for sample in padded]
+
+
+def _padded(sample: Sample, height: int, width: int, pad_colour: tuple[int, int, int]) -> Sample:
+    """The sample with padding right and bottom, up to [height, width]."""
+    rows, columns = sample.image.shape[:2]
+    if (rows, columns) == (height, width):
+        return sample
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = pad_colour
+    image[:rows, :columns] = sample.image
+    masks = np.zeros((len(sample.masks), height, width), np.uint8)
+    masks[:, :rows, :columns] = sample.masks
+    return Sample(image, masks, sample.labels, sample.image_id)
 
 
 def _unpacked(loader: DataLoader[Sample]) -> Iterator[Batch]:
