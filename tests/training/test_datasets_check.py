@@ -62,6 +62,7 @@ def test_the_scenes_are_clean(scenes):
         ([[1, 1, 30, 30, 60, 60]], "broken polygon", "area of zero"),
         ([[-9, -9, -2, -9, -2, -2]], "broken polygon", "outside of its picture"),
         ([[1, 1, 30, 1, 30]], "broken polygon", "no flat list"),
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], "broken polygon", r"coordinate of 1e\+09 pixels"),
         ([[1, 1, 30, 1, 30, "x"]], "broken polygon", "something else than numbers"),
         ([*square(9, 9, 40), [1, 1, 2, 2]], "broken polygon part", "has 2 points"),
         (square(-30, 9, 60), "polygon leaves picture", "by 30 pixels"),

@@ -291,6 +291,7 @@ def test_an_unreadable_picture_is_left_out_with_its_instances(yolo):
         (("cat", "line", [(1, 1), (5, 5)]), "is a line, which has no area"),
         (("cat", "polygon", [(1, 1), (5, 5)]), "polygon of 2 points; wanted at least 3"),
         (("cat", "circle", [(5, 5), (5, 5)]), "radius 0"),
+        (("cat", "polygon", [(0, 0), (1e9, 0), (1e9, 1e9)]), "coordinate of 1e\\+09 pixels"),
         (("cat", "mask", [(5, 5), (9, 9)], {"mask": "???"}), "no base64"),
         (("cat", "polygon", [(100, 1), (120, 1), (120, 30)]), "lies outside of the picture"),
         ((None, "polygon", STAR), "has no `label`"),

@@ -120,7 +120,7 @@ class Report:
         """Findings, class counts and a line of totals, for a rich console."""
         mean = self.instances / self.pictures if self.pictures else 0.0
         totals = (
-            f"{self.annotations}: {self.pictures} pictures, {self.instances} instances, {self.crowds} crowds; "
+            f"{_plain(self.annotations)}: {self.pictures} pictures, {self.instances} instances, {self.crowds} crowds; "
             f"{mean:.1f} instances a picture, at most {self.most_instances} (queries: {self.queries}); "
             + ", ".join(f"{self.count(severity)} {severity}s" for severity in SEVERITIES)
         )

@@ -20,7 +20,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sparseinst.data.coco import DataError
-from sparseinst.datasets.source import Drawn, Source, read_classes, read_png, read_text
+from sparseinst.datasets.source import FAR, Drawn, Source, read_classes, read_png, read_text
 
 _CHORD = 0.1  # how far the polygon of a circle may cut into it, in pixels
 
@@ -125,6 +125,8 @@ def _part(shape: object, names: tuple[str, ...] | None, height: int, width: int)
         raise ValueError("its points are no numbers; wanted [[x, y], ...]; mend or remove it") from error
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"its points have shape {list(points.shape)}; wanted [[x, y], ...]; mend or remove it")
+    if len(points) and np.abs(points).max() > FAR:
+        raise ValueError(f"has a coordinate of {np.abs(points).max():g} pixels; redraw or remove it")
     kind = shape.get("shape_type") or "polygon"  # LabelMe before 3.3 knew polygons only
     wanted = {"polygon": "at least 3", "rectangle": "2", "circle": "2", "mask": "2"}
     if kind not in wanted:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparseinst.data.coco import DataError
 from sparseinst.datasets.findings import Findings
+from sparseinst_runtime.limits import Limits
 
 _WANTED: dict[str, dict[str, type]] = {
     "categories": {"id": int, "name": str},
@@ -78,11 +79,15 @@ def read_raw(path: Path, findings: Findings) -> RawDataset:
 
 def _complete(row: object, key: str, findings: Findings) -> bool:
     wanted = _WANTED[key]
-    good = isinstance(row, dict) and all(type(row.get(field)) is kind for field, kind in wanted.items())
-    good = good and (key != "images" or min(row["height"], row["width"]) > 0)  # type: ignore[index]
+    entry: dict[str, Any] = row if isinstance(row, dict) else {}
+    good = all(type(entry.get(field)) is kind for field, kind in wanted.items())
+    if good and key == "images":  # a size that no picture may have would only cost memory
+        height, width = entry["height"], entry["width"]
+        good = min(height, width) > 0 and height * width <= Limits().max_pixels and "\0" not in entry["file_name"]
     if not good:
         fields = ", ".join(f"{field} ({kind.__name__})" for field, kind in wanted.items())
-        findings.add("broken entry", f"'{key}' holds {str(row)[:60]}; wanted {fields}")
+        size = f", of 1 to {Limits().max_pixels:,} pixels" if key == "images" else ""
+        findings.add("broken entry", f"'{key}' holds {str(row)[:60]}; wanted {fields}{size}")
     return good
 
 

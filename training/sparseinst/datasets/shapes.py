@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sparseinst.datasets.findings import Findings
+from sparseinst.datasets.source import FAR
 
 # One cell of the network's mask grid, which has a quarter of the input's side.
 TINY_AREA = 16
@@ -112,11 +113,15 @@ def _polygon(part: object, height: int, width: int) -> tuple[str, np.ndarray | N
     if flat.size < 6:
         return f"has {flat.size // 2} points; wanted at least 3", None
     x, y = flat[0::2], flat[1::2]
-    if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
-        return f"lies outside of its picture ({width} x {height})", None
-    if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) < 1e-6:  # twice the area, by the shoelace formula
-        return "encloses an area of zero", None
-    return "", flat
+    if np.abs(flat).max() > FAR:
+        fault = f"has a coordinate of {np.abs(flat).max():g} pixels"
+    elif x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
+        fault = f"lies outside of its picture ({width} x {height})"
+    elif abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) < 1e-6:  # twice the area: shoelace formula
+        fault = "encloses an area of zero"
+    else:
+        return "", flat
+    return fault, None
 
 
 def _sticks_out(polygon: np.ndarray, height: int, width: int) -> float:
