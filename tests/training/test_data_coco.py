@@ -229,3 +229,9 @@ def test_a_file_that_is_not_coco_is_told_apart(tmp_path, text, said):
 def test_a_missing_annotation_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"cannot read annotations .*absent\.json: No such file"):
         CocoInstances(tmp_path / "absent.json", tmp_path, keep_empty=True)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_not_cached(load, raw):
+    raw["images"].append({"id": 99, "file_name": "7.png", "height": 10**7, "width": 10**7})
+    with pytest.raises(DataError, match=r"4 pictures take 3000\d\d\.\d GB decoded, .* \(--no-cache\)"):
+        load(keep_empty=True, cache=True)

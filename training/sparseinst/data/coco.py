@@ -72,7 +72,8 @@ class CocoInstances:
         category_ids: category ids, ascending.
 
     Raises:
-        DataError: files missing, not COCO JSON, references to unknown images or categories, or nothing to use.
+        DataError: files missing, not COCO JSON, references to unknown images or categories, nothing to use, or more
+            to cache than memory holds.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class CocoInstances:
                 f"{len(missing)} of {len(self._pictures)} pictures of {self._source} are missing, "
                 f"first {missing[0]}; check the images folder"
             )
+        if cache:
+            self._check_memory()
         self._cache = [self._decode(picture) for picture in self._pictures] if cache else None
         for image in self._cache or ():
             image.flags.writeable = False  # shared by everybody who asks
@@ -145,6 +148,15 @@ class CocoInstances:
         if not visible.all():
             masks, labels = masks[visible], labels[visible]
         return Sample(self.image(index), masks, labels, picture.image_id)
+
+    def _check_memory(self) -> None:
+        wanted = sum(picture.height * picture.width * 3 for picture in self._pictures)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if wanted > 0.8 * memory:
+            raise DataError(
+                f"{self._source}: {len(self._pictures)} pictures take {wanted / 1e9:.1f} GB decoded, this machine has "
+                f"{memory / 1e9:.1f} GB; decode them each time instead (--no-cache)"
+            )
 
     def _collect(self, raw: dict[str, Any], images: Path) -> list[_Picture]:
         label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
