@@ -56,12 +56,23 @@ def test_evaluate_prints_twelve_lines_and_writes_results(tmp_path, scenes, bundl
 def test_predict_writes_results_for_each_picture(tmp_path, scenes, bundled_model, capsys):
     picture = scenes / "images" / "scene_00.jpg"
     weights = str(bundled_model / "model.safetensors")
-    command = ["predict", str(picture), "--weights", weights, "--out", str(tmp_path), "--score-threshold", "0.01"]
+    out = tmp_path / "a" / "new folder"
+    command = ["predict", str(picture), "--weights", weights, "--out", str(out), "--score-threshold", "0.01"]
     assert main([*command, "--device", "cpu"]) == 0
-    results = json.loads((tmp_path / "scene_00.json").read_text())
+    results = json.loads((out / "scene_00.json").read_text())
     assert results
     assert all(result["score"] > 0.01 for result in results)
     assert str(picture) in capsys.readouterr().out
+
+
+def test_predict_names_the_picture_it_cannot_take(tmp_path, scenes, bundled_model, capsys):
+    good, bad = scenes / "images" / "scene_00.jpg", tmp_path / "broken.jpg"
+    bad.write_bytes(b"not a picture")
+    command = ["predict", "--weights", str(bundled_model / "model.safetensors"), "--out", str(tmp_path), "--device=cpu"]
+    assert main([*command, str(bad)]) == 1
+    assert f"sparseinst predict: {bad}: " in capsys.readouterr().err
+    assert main([*command, str(good), str(tmp_path / "scene_00.png")]) == 1
+    assert "two pictures are called scene_00" in capsys.readouterr().err
 
 
 def test_weights_of_other_classes_are_refused(tmp_path, scenes, bundled_model, capsys):
