@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
@@ -170,6 +171,27 @@ def _flat_name(name: str) -> str:
     block, inner = parts[1], ".".join(parts[3:-1])
     order = ["0.0", "0.1", None, "1", "2"] if block == "1" else ["0.0", "0.1", None, "1.0", "1.1", None, "2", "3"]
     return f"features.{block}.conv.{order.index(inner)}.{parts[-1]}"
+
+
+def test_weights_load_from_safetensors_as_well(tmp_path):
+    library = build_backbone("mobilenet_v2")
+    save_file(library.state_dict(), tmp_path / "weights.safetensors")
+    backbone = build_backbone("mobilenet_v2")
+    load_imagenet_weights(backbone, tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, library.state_dict()[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["noise.pt", "noise.safetensors", "empty.pt"])
+def test_files_that_are_no_weights_are_refused_in_words(tmp_path, name: str):
+    (tmp_path / name).write_bytes(b"" if name == "empty.pt" else b"not a file of tensors")
+    with pytest.raises(ValueError, match="neither a state dict that torch saved nor safetensors"):
+        load_imagenet_weights(build_backbone("mobilenet_v2"), tmp_path / name)
+
+
+def test_a_file_that_holds_more_than_tensors_is_refused_in_words(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "nested.pt")
+    with pytest.raises(ValueError, match="something else than tensors by name; wanted a state dict"):
+        load_imagenet_weights(build_backbone("mobilenet_v2"), tmp_path / "nested.pt")
 
 
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path):

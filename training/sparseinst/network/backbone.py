@@ -11,10 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
@@ -181,10 +184,15 @@ def load_imagenet_weights(backbone: Backbone, path: str | Path) -> None:
 
     The classifier and other layers behind stride 32 are left out; a backbone tensor without a value is an error.
 
+    Args:
+        backbone: what to fill.
+        path: a state dict that torch saved, or a `.safetensors` file, as timm's weights come in.
+
     Raises:
-        ValueError: tensors of the backbone are missing in the file or have another shape.
+        OSError: no such file.
+        ValueError: the file cannot be read, or tensors of the backbone are missing in it or have another shape.
     """
-    named = backbone.from_library(torch.load(path, map_location="cpu", weights_only=True))
+    named = backbone.from_library(_read_state_dict(Path(path)))
     wanted = backbone.state_dict()
     faults = [
         f"{name} ({'missing' if name not in named else f'is {tuple(named[name].shape)}, wanted {tuple(tensor.shape)}'})"
@@ -197,3 +205,14 @@ def load_imagenet_weights(backbone: Backbone, path: str | Path) -> None:
             "give an ImageNet checkpoint of the same architecture"
         )
     backbone.load_state_dict({name: named[name] for name in wanted})
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name; of a pickle only tensors and plain values are read, never code."""
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is neither a state dict that torch saved nor safetensors") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds something else than tensors by name; wanted a state dict")
+    return state
