@@ -25,13 +25,13 @@ class CheckpointError(ValueError):
     """A file that cannot be loaded; the message says what was found, what was wanted and what to do."""
 
 
-def save_weights(path: str | os.PathLike[str], model: SparseInst, contract: Contract) -> Path:
+def save_weights(path: str | os.PathLike[str], model: SparseInst, contract: Contract, *, half: bool = True) -> Path:
     """Write weights with contract and architecture in the header, atomically.
 
-    Parameters are stored as fp16: half the size, and AP does not move. Batch-norm statistics stay fp32, because
-    variances can be smaller than fp16's smallest number.
+    Parameters are stored as fp16 unless `half` is False: half the size, and AP does not move. Batch-norm statistics
+    stay fp32, because variances can be smaller than fp16's smallest number.
     """
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {name for name, _ in model.named_parameters()} if half else set()
     tensors = {
         name: (tensor.half() if name in parameters else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()

@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   sparseinst train ... --resume                      goes on where a killed run stopped
   sparseinst evaluate --weights runs/compact/best.safetensors --annotations val.json --images val/
   sparseinst predict --weights runs/compact/best.safetensors picture.jpg --out predictions/
+  sparseinst import-checkpoint sparse_inst_r50_giam.pth --variant r50_giam --out r50_giam.safetensors
 """
 
 
@@ -71,6 +72,15 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="folder for one COCO results JSON for each picture")
     predict.add_argument("--score-threshold", type=float, help="drop instances at or below (default: the contract's)")
     predict.add_argument("--device")
+
+    published = commands.add_parser("import-checkpoint", help="weights of the published code as weights of ours")
+    published.add_argument("source", type=Path, help="state dict that torch saved, flat or under 'model'")
+    published.add_argument("--variant", required=True, help="r50_giam, r50vd_dcn_giam_aug, ... (docs/variants.md)")
+    published.add_argument("--out", type=Path, required=True, help="safetensors file to write, float32")
+    published.add_argument(
+        "--annotations", type=Path, help="COCO JSON with the classes of the weights (default: COCO's 80)"
+    )
+    published.set_defaults(run=_import_checkpoint)
     add_dataset_commands(commands)
     return top
 
@@ -97,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
     command = {"train": _train, "evaluate": _evaluate, "predict": _predict}.get(arguments.command)
     try:
-        if command is None:  # the dataset tools bring their own function, which tells the exit code
+        if command is None:  # these bring their own function, which tells the exit code
             return int(arguments.run(arguments))
         arguments.device = _device(arguments.device)
         command(arguments)
@@ -229,3 +239,17 @@ def _predict(arguments: argparse.Namespace) -> None:
             f"{contract.classes[i]} {s:.2f}" for i, s in zip(instances.labels, instances.scores, strict=True)
         )
         sys.stdout.write(f"{path}: {found or 'nothing'} -> {out}\n")
+
+
+def _import_checkpoint(arguments: argparse.Namespace) -> int:
+    from sparseinst.checkpoint import parameter_count, save_weights  # noqa: PLC0415
+    from sparseinst.published import import_checkpoint  # noqa: PLC0415
+
+    model, contract = import_checkpoint(arguments.source, arguments.variant, arguments.annotations)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    out = save_weights(arguments.out, model, contract, half=False)
+    tensors, millions = len(model.state_dict()), parameter_count(model) / 1e6
+    sys.stdout.write(
+        f"{out}: {contract.name}, all {tensors} tensors, {millions:.2f} M parameters, {len(contract.classes)} classes\n"
+    )
+    return 0
