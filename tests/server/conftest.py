@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sparseinst_client import Client
 from sparseinst_export.repository import assemble
 from sparseinst_runtime import Contract
 from sparseinst_server import TritonServer
@@ -59,3 +60,16 @@ def server(repository, bundled_model, serve_python) -> Iterator[Served]:
             repository=repository,
             contract=Contract.load(bundled_model / "contract.json"),
         )
+
+
+@pytest.fixture(scope="module", params=["grpc", "http"])
+def url(request, server) -> str:
+    """The running server, once for each protocol."""
+    return server.grpc_url if request.param == "grpc" else server.http_url
+
+
+@pytest.fixture(scope="module")
+def client(url) -> Iterator[Client]:
+    """A client of the running server."""
+    with Client(url) as client:
+        yield client

@@ -14,17 +14,6 @@ from sparseinst_client.transport import connect
 MODEL = "sparseinst"
 
 
-@pytest.fixture(scope="module", params=["grpc", "http"])
-def url(request, server):
-    return server.grpc_url if request.param == "grpc" else server.http_url
-
-
-@pytest.fixture(scope="module")
-def client(url):
-    with Client(url) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def transport(url):
     transport = connect(url)

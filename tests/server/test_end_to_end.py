@@ -81,17 +81,6 @@ def twin(bundled_model):
     return InProcess(bundled_model)
 
 
-@pytest.fixture(scope="module", params=["grpc", "http"])
-def url(request, server):
-    return server.grpc_url if request.param == "grpc" else server.http_url
-
-
-@pytest.fixture(scope="module")
-def client(url):
-    with Client(url) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def pictures(scenes):
     paths = sorted((scenes / "images").glob("*.jpg"))
