@@ -35,12 +35,18 @@ def score(outputs: dict[str, Tensor], mask_threshold: float) -> tuple[Tensor, Te
     Returns:
         Scores [B,N] in [0, 1], labels [B,N] int64, mask probabilities [B,N,m,m] in [0, 1].
     """
-    classes, labels = outputs["pred_logits"].float().sigmoid().max(dim=-1)
-    objectness = outputs["pred_scores"].float().sigmoid().squeeze(-1)
+    confidence, labels = class_confidence(outputs)
     probabilities = outputs["pred_masks"].float().sigmoid()
     inside = (probabilities > mask_threshold).float()
     maskness = (probabilities * inside).sum(dim=(-2, -1)) / (inside.sum(dim=(-2, -1)) + 1e-6)
-    return (classes * objectness).sqrt() * maskness, labels, probabilities
+    return confidence * maskness, labels, probabilities
+
+
+def class_confidence(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """sqrt(p_class * p_objectness) of the likeliest class, before re-scoring: [B,N] in [0, 1]; and labels [B,N]."""
+    classes, labels = outputs["pred_logits"].float().sigmoid().max(dim=-1)
+    objectness = outputs["pred_scores"].float().sigmoid().squeeze(-1)
+    return (classes * objectness).sqrt(), labels
 
 
 class ServingModel(nn.Module):
