@@ -207,12 +207,14 @@ def test_a_run_that_is_stopped_anywhere_resumes_as_if_nothing_had_happened(tmp_p
     assert output.endswith("sparseinst train: interrupted; go on with --resume\n")
     assert len(rows(stopped)) == 2  # before the first regular save
 
-    assert stop_after(scenes, stopped, 7, signal.SIGKILL, "--resume", "--workers", "1")[0] == -signal.SIGKILL
+    status, output = stop_after(scenes, stopped, 7, signal.SIGKILL, "--resume", "--workers", "1")
+    assert status == -signal.SIGKILL, output
     assert len(rows(stopped)) == 7  # in the middle of the second epoch, one step behind the last save
     with (stopped / "log.jsonl").open("a") as log:
         log.write('{"iteration": 8, "epoch": 1, "val": {"ap": 0.5}')  # a kill in the middle of a write
 
-    assert stop_after(scenes, stopped, 8, signal.SIGKILL, "--resume")[0] == -signal.SIGKILL
+    status, output = stop_after(scenes, stopped, 8, signal.SIGKILL, "--resume")
+    assert status == -signal.SIGKILL, output
     assert rows(stopped) == expected[:8]  # all steps done, the evaluation not
     assert not (stopped / "best.safetensors").exists()
 

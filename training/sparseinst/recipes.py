@@ -84,8 +84,8 @@ class Schedule:
         """
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}; wanted at least 1")
-        shares = [sum(p.epochs for p in self.phases[:i]) / self.epochs for i in range(len(self.phases))]
-        starts = [min(round(share * epochs), epochs - 1) for share in shares]
+        before = [sum(phase.epochs for phase in self.phases[:i]) for i in range(len(self.phases))]
+        starts = [min(round(count * epochs / self.epochs), epochs - 1) for count in before]
         lengths = [end - start for start, end in zip(starts, [*starts[1:], epochs], strict=True)]
         phases = tuple(replace(p, epochs=n) for p, n in zip(self.phases, lengths, strict=True) if n > 0)
         return replace(self, phases=phases)
