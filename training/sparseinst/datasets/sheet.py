@@ -65,8 +65,10 @@ def _tile(image: dict[str, Any], raw: RawDataset, images: Path, tile: int) -> np
     else:
         # Masks are in the frame of the JSON's size; drawn on another one they would not fit the array.
         frame = Letterbox.fit(image["height"], image["width"], tile)
-        fitted = cv2.resize(picture, (image["width"], image["height"]), interpolation=cv2.INTER_AREA)
-        scene = frame.apply(fitted if fitted.shape != picture.shape else picture, _GREY)
+        if picture.shape[:2] != (image["height"], image["width"]):
+            shape = (image["width"], image["height"])
+            picture = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        scene = frame.apply(picture, _GREY)
         _draw(scene, image, raw, frame)
     _write(scene, Path(image["file_name"]).name[:40], (6, tile - 8))
     return scene
