@@ -125,7 +125,7 @@ def compact() -> Recipe:
         ),
         input_size=320,
         schedule=Schedule(
-            phases=(Phase(4, 192, ("backbone.",)), Phase(48, 224, early), Phase(16, 320, early)),
+            phases=(Phase(4, 192, ("backbone.",)), Phase(52, 224, early), Phase(16, 320, early)),
             batch_size=8,
             lr=6e-4,
             backbone_lr_scale=0.25,
@@ -134,7 +134,7 @@ def compact() -> Recipe:
             clip_norm=10.0,
             ema=0.998,
         ),
-        augment=AugmentConfig(scale=(0.7, 1.4), copy_paste=0.7, max_pasted=4, mosaic=0.3),
+        augment=AugmentConfig(scale=(0.7, 1.4), copy_paste=0.8, max_pasted=4, mosaic=0.35, same_class=0.6),
     )
 
 
