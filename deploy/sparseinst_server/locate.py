@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OLDEST, NEWEST = (3, 10), (3, 13)  # the Python versions that the wheel has a stub for and we support
+OLDEST, NEWEST = (3, 10), (3, 12)  # the wheel has a stub for 3.13 too, but its numpy 1 has no wheels there
 TRITON = "nvidia-pytriton"  # the wheel that carries Triton; only its files are used
 
 
@@ -65,7 +65,7 @@ def locate(python: str | os.PathLike[str] = sys.executable) -> Installation:
         )
     if not OLDEST <= (major, minor) <= NEWEST:
         raise InstallationError(
-            f"{executable} is Python {major}.{minor}; the local Triton runs with Python 3.10 to 3.13; "
+            f"{executable} is Python {major}.{minor}; the local Triton runs with Python 3.10 to 3.12; "
             "make the environment with one of these (set-up takes it from PYTHON=/path/to/python3.12)"
         )
     problems = _package_problems(executable, facts["packages"])
