@@ -146,6 +146,7 @@ def test_an_annotation_of_an_unknown_image_or_category_is_named(load, raw):
         ([["a", "b"]], "something else than numbers"),
         ([[1, 2, 3, 4, 5, 6, 7]], "flat lists"),
         ([[1, 2, 3, 4, 5, float("nan")]], "finite"),
+        ([[1, 2, 3, 4, 5, 1e9]], "beyond 100,000"),
         ([1, 2, 3, 4, 5, 6], "flat lists"),
     ],
 )

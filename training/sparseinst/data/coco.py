@@ -19,6 +19,9 @@ from pycocotools import mask as coco_mask
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.limits import PictureError
 
+# No picture is near this size. pycocotools walks along a polygon's edges, and ends the process where memory does.
+FAR = 100_000
+
 
 class DataError(ValueError):
     """Annotations or pictures that cannot be trained on; the message names the file, what was got and wanted."""
@@ -254,5 +257,9 @@ def _parse_shape(segmentation: object, picture: _Picture, name: str) -> list[np.
         raise DataError(f"{name}: polygons hold something else than numbers") from error
     if any(part.ndim != 1 or part.size % 2 or not np.isfinite(part).all() for part in parts):
         raise DataError(f"{name}: wanted polygons as flat lists of finite x, y, x, y, ...")
+    if any(np.abs(part).max(initial=0) > FAR for part in parts):
+        raise DataError(
+            f"{name}: a polygon has coordinates beyond {FAR:,}; `sparseinst check-dataset` lists the others"
+        )
     # Fewer than three points enclose nothing, and pycocotools would take two points for a box.
     return [part for part in parts if part.size >= 6]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sparseinst.data.coco import DataError
-from sparseinst.datasets.source import FAR, Drawn, Source, read_classes, read_png, read_text
+from sparseinst.data.coco import FAR, DataError
+from sparseinst.datasets.source import Drawn, Source, read_classes, read_png, read_text
 
 _CHORD = 0.1  # how far the polygon of a circle may cut into it, in pixels
 

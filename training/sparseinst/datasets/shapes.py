@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sparseinst.data.coco import FAR
 from sparseinst.datasets.findings import Findings
-from sparseinst.datasets.source import FAR
 
 # One cell of the network's mask grid, which has a quarter of the input's side.
 TINY_AREA = 16

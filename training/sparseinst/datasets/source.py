@@ -20,9 +20,6 @@ from sparseinst_runtime.limits import PictureError, open_picture
 # Those that runtime decodes, and others that people have: these are refused with a sentence, not passed over.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif"}
 
-# No picture is near this size. pycocotools walks along a polygon's edges, and ends the process where memory does.
-FAR = 100_000
-
 
 @dataclass(frozen=True)
 class Drawn:

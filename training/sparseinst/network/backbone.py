@@ -131,7 +131,7 @@ def resnet(name: str, *, deformable: bool = False) -> TimmBackbone:
 
 
 def darknet(name: str) -> TimmBackbone:
-    """DarkNet-53 or its cross-stage partial form: batch norms learn, LeakyReLU with slope 0.01, in timm as published."""
+    """DarkNet-53 or its cross-stage partial form: batch norms learn, LeakyReLU of slope 0.01, in timm as published."""
     return TimmBackbone(name, taps=(3, 4, 5))
 
 
