@@ -14,7 +14,7 @@ from typing import Literal
 
 from sparseinst.data import AugmentConfig, ShortSideConfig
 from sparseinst.losses import LossWeights
-from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
+from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
 from sparseinst.variants import VARIANTS, get_variant
 
 
@@ -174,3 +174,8 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"recipe is {name!r}; wanted one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def build_model(variant: str) -> SparseInst:
+    """The network of a recipe with fresh weights; raises ValueError for a name that is no recipe."""
+    return SparseInst(get_recipe(variant).network)
