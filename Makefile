@@ -6,7 +6,7 @@
 #   HTTP_PORT, GRPC_PORT, METRICS_PORT   of serve; 0 takes a free one
 #   PYTHON   interpreter that setup builds the environments from
 export MODEL ?= assets/models/animals
-export PICTURE ?= assets/scenes/images/scene_00.jpg
+export PICTURE ?= assets/scenes/images/scene_01.jpg
 export HTTP_PORT ?= 8000
 export GRPC_PORT ?= 8001
 export METRICS_PORT ?= 8002
