@@ -113,7 +113,8 @@ class Recipe:
 def compact() -> Recipe:
     """MobileNetV2, 96 channels, two convolutions a branch, 50 instances, 320 px: real time on CPU cores.
 
-    COMMAND as above with `--backbone-weights mobilenet_v2.pt` (torchvision's ImageNet weights).
+    COMMAND as above with `--backbone-weights mobilenet_v2.pt` (torchvision's ImageNet weights). 700 pictures take about
+    an hour and a half on two CPU cores; see the bundled model's card for what that reached.
     """
     early = tuple(f"backbone.features.{i}." for i in range(4))
     return Recipe(
@@ -136,6 +137,18 @@ def compact() -> Recipe:
         ),
         augment=AugmentConfig(scale=(0.7, 1.4), copy_paste=0.8, max_pasted=4, mosaic=0.35, same_class=0.6),
     )
+
+
+def compact_refine() -> Recipe:
+    """A second, short cycle of `compact` at full size, with a fresh learning rate.
+
+    COMMAND as above with `--weights runs/compact/best.safetensors`. It took the bundled model from 0.555 to 0.557 mask
+    AP on its validation pictures, and from 0.470 to 0.525 on `assets/scenes`.
+    """
+    recipe = compact()
+    last = recipe.schedule.phases[-1]
+    schedule = replace(recipe.schedule, phases=(replace(last, epochs=9),), lr=4e-4, warmup=60)
+    return replace(recipe, name="compact_refine", schedule=schedule)
 
 
 def published_recipe(name: str) -> Recipe:
@@ -161,6 +174,7 @@ def published_recipe(name: str) -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "compact": compact,
+    "compact_refine": compact_refine,
     **{name: partial(published_recipe, name) for name in VARIANTS},
 }
 
