@@ -236,7 +236,7 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path, scenes, capsys):
     ("change", "words"),
     [
         (("--annotations", "nowhere.json"), "nowhere.json"),
-        (("--recipe", "huge"), "wanted one of compact, r50_base, r50vd_base, r50_giam"),
+        (("--recipe", "huge"), "wanted one of compact, compact_refine, r50_base, r50vd_base, r50_giam"),
         (("--images", "."), "16 of 16 pictures"),
         (("--resume",), "nothing to resume"),
         (("--batch-size", "17"), "lower the batch size"),
