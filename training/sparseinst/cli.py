@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sparseinst.datasets.commands import add_dataset_commands
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 EXAMPLES = """examples:
   sparseinst train --recipe compact --annotations train.json --images train/ \\
@@ -210,8 +210,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from sparseinst.checkpoint import load_model  # noqa: PLC0415
-    from sparseinst.evaluate import segment_pictures, torch_engine  # noqa: PLC0415
+    from sparseinst.predict import Predictor  # noqa: PLC0415
     from sparseinst_runtime.decode import decode  # noqa: PLC0415
     from sparseinst_runtime.files import atomic_write  # noqa: PLC0415
     from sparseinst_runtime.limits import PictureError  # noqa: PLC0415
@@ -220,18 +219,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"two pictures are called {max(names, key=names.count)}; wanted names that differ for --out")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model, contract = load_model(arguments.weights)
-    engine = torch_engine(model, contract, arguments.device)
-
-    def read(path: Path) -> np.ndarray:
+    predictor = Predictor(arguments.weights, device=arguments.device, score_threshold=arguments.score_threshold)
+    contract = predictor.contract
+    for index, path in enumerate(arguments.pictures):
         try:
-            return decode(path.read_bytes())
+            picture = decode(path.read_bytes())
         except PictureError as error:
             raise ValueError(f"{path}: {error}") from error
-
-    pictures = ((index, read(path)) for index, path in enumerate(arguments.pictures))
-    for index, instances in segment_pictures(engine, contract, pictures, score_threshold=arguments.score_threshold):
-        path = arguments.pictures[index]
+        instances = predictor(picture)
         out = atomic_write(
             arguments.out / f"{path.stem}.json", json.dumps(instances.to_coco(index, contract.category_ids))
         )
