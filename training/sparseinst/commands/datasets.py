@@ -8,28 +8,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
-from rich.console import Console
-from rich.progress import track
-
-from sparseinst.data.coco import DataError
-from sparseinst.datasets.check import check
-from sparseinst.datasets.convert import FORMATS, convert
-from sparseinst.datasets.findings import class_table
-from sparseinst.datasets.sheet import contact_sheet
-from sparseinst_runtime.files import atomic_write
-
 _T = TypeVar("_T")
 _SHOWN_FAULTS = 5
 
 
-def add_dataset_commands(commands: Any) -> None:  # argparse's own type of it is private
+def add(commands: Any) -> None:  # argparse's own type of it is private
     """Register both commands; each carries its function as `run`, which returns the exit code."""
     convert_ = commands.add_parser(
         "convert-dataset", help="other annotation formats to COCO JSON", description="Annotations to COCO JSON."
     )
     convert_.add_argument("source", type=Path, metavar="SRC", help="folder of the annotations")
-    convert_.add_argument("--from", dest="kind", choices=tuple(FORMATS), required=True, help="what SRC holds")
+    convert_.add_argument(
+        "--from", dest="kind", metavar="{yolo-seg,labelme,voc-masks,mask-pngs}", required=True, help="what SRC holds"
+    )
     convert_.add_argument("--out", type=Path, required=True, help="COCO JSON to write")
     convert_.add_argument("--images", type=Path, help="folder of the pictures (default: where the format has them)")
     convert_.add_argument("--classes", type=Path, help="class names: a text file with one a line, or a YOLO data.yaml")
@@ -56,6 +47,12 @@ def run_convert(arguments: argparse.Namespace) -> int:
         DataError: see `convert`; nothing is written then.
         OSError: the file cannot be written.
     """
+    from rich.console import Console
+
+    from sparseinst.datasets.convert import convert
+    from sparseinst.datasets.findings import class_table
+    from sparseinst_runtime.files import atomic_write
+
     _check_folders(arguments.out)
     done = convert(
         arguments.kind,
@@ -88,10 +85,17 @@ def run_check(arguments: argparse.Namespace) -> int:
         DataError: see `check`.
         OSError: a file cannot be written.
     """
+    import cv2
+    from rich.console import Console
+
+    from sparseinst.datasets.check import check
+    from sparseinst.datasets.sheet import contact_sheet
+    from sparseinst_runtime.files import atomic_write
+
     if arguments.instances < 1:
-        raise DataError(f"--instances is {arguments.instances}; wanted the network's queries, at least 1")
+        raise ValueError(f"--instances is {arguments.instances}; wanted the network's queries, at least 1")
     if arguments.sheet and arguments.sheet.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp"}:
-        raise DataError(f"--sheet is {arguments.sheet}; wanted a name that ends in .jpg, .png or .webp")
+        raise ValueError(f"--sheet is {arguments.sheet}; wanted a name that ends in .jpg, .png or .webp")
     _check_folders(arguments.sheet, arguments.json)
     report = check(arguments.annotations, arguments.images, arguments.instances, track=_bar("checking"))
     console = Console()
@@ -110,11 +114,14 @@ def _check_folders(*outputs: Path | None) -> None:
     """Before minutes of work, not after."""
     for path in outputs:
         if path and not path.parent.is_dir():
-            raise DataError(f"cannot write {path}: {path.parent} is no folder; make it first")
+            raise ValueError(f"cannot write {path}: {path.parent} is no folder; make it first")
 
 
 def _bar(words: str) -> Callable[[list[_T]], Iterable[_T]]:
     """Shows progress on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
 
     def tracked(items: list[_T]) -> Iterable[_T]:

@@ -1,0 +1,106 @@
+"""`sparseinst train`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sparseinst.commands.arguments import device, positive
+
+
+def add(commands: Any) -> None:  # argparse's own type of it is private
+    """Register the command."""
+    train = commands.add_parser("train", help="train a recipe on a COCO dataset")
+    train.add_argument("--recipe", required=True, help="compact, or a published one (docs/variants.md)")
+    train.add_argument("--annotations", type=Path, required=True, help="COCO JSON of the training pictures")
+    train.add_argument("--images", type=Path, required=True, help="folder of the training pictures")
+    train.add_argument("--val-annotations", type=Path, required=True, help="COCO JSON to evaluate on")
+    train.add_argument("--val-images", type=Path, required=True, help="folder of the pictures to evaluate on")
+    train.add_argument("--out", type=Path, required=True, help="folder for weights, log and state")
+    train.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    start = train.add_mutually_exclusive_group()
+    start.add_argument("--backbone-weights", type=Path, help="ImageNet state dict of the backbone (torchvision, timm)")
+    start.add_argument("--weights", type=Path, help="fine-tune from these weights of ours")
+    train.add_argument("--name", help="what the model is called (default: the recipe)")
+    train.add_argument("--epochs", type=positive(int), help="length of the run; the schedule stretches with it")
+    train.add_argument("--batch-size", type=positive(int), help="pictures for one forward pass")
+    train.add_argument("--accumulate", type=positive(int), help="forward passes for one optimiser step")
+    train.add_argument("--lr", type=positive(float), help="peak learning rate")
+    train.add_argument("--workers", type=int, default=2, help="processes that prepare batches (default: 2)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", help="cuda, cpu, cuda:1 (default: cuda where there is one)")
+    train.add_argument(
+        "--save-every", type=positive(int), default=200, help="steps between two writes of the state (default: 200)"
+    )
+    train.add_argument(
+        "--evaluate-every", type=positive(int), default=1, help="epochs between two evaluations (default: 1)"
+    )
+    train.add_argument("--no-cache", action="store_true", help="decode pictures each time: for data larger than memory")
+    train.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train to the end of the schedule, or go on with --resume."""
+    import torch
+    from rich.console import Console
+
+    from sparseinst.checkpoint import initialise_from, parameter_count
+    from sparseinst.data import CocoInstances, DataError
+    from sparseinst.network import SparseInst
+    from sparseinst.network.backbone import load_imagenet_weights
+    from sparseinst.recipes import get_recipe
+    from sparseinst.train import RunConfig, Trainer, TrainingError
+    from sparseinst_runtime import Contract
+
+    console = Console()
+    if (arguments.out / "state.pt").exists() and not arguments.resume:
+        raise TrainingError(f"{arguments.out} holds a run already; add --resume to go on, or choose another --out")
+    recipe = get_recipe(arguments.recipe)
+    schedule = recipe.schedule.stretched(arguments.epochs) if arguments.epochs else recipe.schedule
+    given = {key: getattr(arguments, key) for key in ("batch_size", "accumulate", "lr") if getattr(arguments, key)}
+    recipe = replace(recipe, schedule=replace(schedule, **given))
+
+    cache = not arguments.no_cache
+    train = CocoInstances(arguments.annotations, arguments.images, keep_empty=False, cache=cache)
+    val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, cache=cache)
+    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
+        raise DataError(f"training has classes {train.classes}, validation {val.classes}; wanted the same")
+    if not val.instance_count:
+        raise DataError(f"{arguments.val_annotations} has no instance to evaluate on; wanted at least one")
+    network = replace(recipe.network, decoder=replace(recipe.network.decoder, classes=len(train.classes)))
+    contract = Contract(
+        classes=train.classes,
+        category_ids=train.category_ids,
+        input_size=recipe.input_size,
+        max_instances=network.decoder.instances,
+        score_threshold=recipe.score_threshold,
+        name=arguments.name or recipe.name,
+    )
+    torch.manual_seed(arguments.seed)
+    model = SparseInst(network)
+    if arguments.backbone_weights:
+        load_imagenet_weights(model.backbone, arguments.backbone_weights)
+    if arguments.weights:
+        left = initialise_from(model, arguments.weights)
+        console.print(f"fine-tuning from {arguments.weights}; starting afresh: {', '.join(left) or 'nothing'}")
+    config = RunConfig(
+        out=arguments.out,
+        annotations=arguments.val_annotations,
+        device=device(arguments.device),
+        workers=arguments.workers,
+        seed=arguments.seed,
+        save_every=arguments.save_every,
+        evaluate_every=arguments.evaluate_every,
+    )
+    trainer = Trainer(recipe, contract, model, config)
+    if arguments.resume:
+        trainer.resume()
+    millions = parameter_count(model) / 1e6
+    console.print(
+        f"{recipe.name}: {millions:.2f} M parameters, {len(train)} pictures, {train.instance_count} instances"
+    )
+    best = trainer.fit(train, val, console)
+    console.print(f"best val mask AP {best:.4f}: {arguments.out / 'best.safetensors'}")
+    return 0
