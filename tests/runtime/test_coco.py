@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sparseinst_runtime.coco import check_categories, mask_ap, picture_files, read_annotations
+from sparseinst_runtime.coco import check_categories, evaluate_masks, mask_ap, picture_files, read_annotations
+
+BIG = [0, 0, 100, 0, 100, 95, 0, 95]  # a polygon of 9,500 pixels
 
 
 @pytest.fixture
@@ -96,6 +98,37 @@ def test_false_alarm_before_the_right_one_halves_precision(one_square):
 
 def test_nothing_of_a_kind_is_minus_one(one_square):
     assert mask_ap(one_square, []).ap_large == -1
+
+
+def test_an_area_that_is_missing_is_counted(one_square):
+    result = {"image_id": 5, "category_id": 3, "score": 0.5, "segmentation": rle(square(10))}
+    with_area = mask_ap(one_square, [result])
+    del one_square["annotations"][0]["area"]
+    assert mask_ap(one_square, [result]) == with_area
+    assert with_area.ap_medium == pytest.approx(1.0)
+
+
+def test_a_result_is_as_large_as_its_mask_not_as_its_box(one_square):
+    """A wrong thin diagonal: its mask is small, its box large. Only small instances may suffer from it."""
+    diagonal = np.asfortranarray(np.eye(100, dtype=np.uint8))
+    wrong = {"image_id": 5, "category_id": 3, "score": 0.9, "segmentation": rle(diagonal), "bbox": [0, 0, 100, 100]}
+    right = {"image_id": 5, "category_id": 3, "score": 0.5, "segmentation": rle(square(10)), "bbox": [10, 20, 40, 40]}
+    one_square["annotations"].append({**one_square["annotations"][0], "id": 1, "segmentation": [BIG], "area": 9500})
+    found = {**right, "segmentation": rle(np.asfortranarray(np.ones((100, 100), np.uint8))), "bbox": [0, 0, 100, 100]}
+    assert mask_ap(one_square, [wrong, right, found]).ap_large == pytest.approx(1.0)
+    assert mask_ap(one_square, [wrong, right, found]).ap50 < 1
+
+
+def test_the_twelve_numbers_are_means_of_the_curves(scenes, perfect):
+    results = [result for number, result in enumerate(perfect) if number % 3]
+    evaluation = evaluate_masks(scenes, results)
+    assert evaluation.precision.shape == (10, 101, len(evaluation.category_ids))
+    judged = evaluation.precision[0, 0] > -1  # two of the seven classes do not occur in the scenes
+    assert judged.sum() == 5
+    assert evaluation.precision[..., judged].mean() == pytest.approx(evaluation.summary.ap)
+    assert evaluation.precision[5][:, judged].mean() == pytest.approx(evaluation.summary.ap75)
+    assert evaluation.recall[:, judged].mean() == pytest.approx(evaluation.summary.ar100)
+    assert 0.4 < evaluation.summary.ap < 0.9
 
 
 def test_wrong_files_are_refused_in_words(scenes, perfect, one_square):
