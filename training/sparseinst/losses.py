@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +26,31 @@ class LossWeights:
     objectness: float = 1.0
 
 
-class Criterion:
-    """Loss terms of a batch, matched by `Matcher`; always fp32.
+@dataclass(frozen=True)
+class Counts:
+    """What loss terms are divided by; each at least 1, so that a batch without any instance has a loss: background.
 
-    Terms are divided by the number of instances (at least 1), so a batch without any instance has a loss: everything
-    is background.
+    Attributes:
+        instances: ground-truth instances; classification and dice are sums over them.
+        matched: instances that get a query, at most as many as a picture has queries; mask and objectness are means
+            over them.
+    """
+
+    instances: float
+    matched: float
+
+    @classmethod
+    def of(cls, targets: Sequence[Mapping[str, Tensor]], queries: int) -> Counts:
+        """Of a batch whose pictures have `queries` queries each."""
+        lengths = [len(target["labels"]) for target in targets]
+        return cls(sum(lengths), sum(min(length, queries) for length in lengths))
+
+
+class Criterion:
+    """Loss terms of a batch, matched by `Matcher`; always fp32, under autocast too.
+
+    Every term is a sum over the batch divided by a count. Given the counts of a larger whole, the terms of its parts
+    add up to those of the whole: so passes are accumulated, and processes share a batch.
     """
 
     def __init__(self, weights: LossWeights | None = None, matcher: Matcher | None = None) -> None:
@@ -40,7 +61,7 @@ class Criterion:
         self,
         outputs: dict[str, Tensor],
         targets: list[dict[str, Tensor]],
-        num_instances: float | None = None,
+        whole: Counts | None = None,
     ) -> dict[str, Tensor]:
         """Compute the weighted terms; their sum is the loss.
 
@@ -48,21 +69,28 @@ class Criterion:
             outputs: what SparseInst returns: logits `pred_logits` [B,N,K], `pred_scores` [B,N,1],
                 `pred_masks` [B,N,h,w].
             targets: for each picture `labels` int64 [T] and `masks` [T,h,w] in [0, 1].
-            num_instances: what the terms are divided by; by default the batch's own count. Distributed training and
-                gradient accumulation pass the mean over all parts.
+            whole: counts of all that one optimiser step sees, where this batch is a part of it; by default the
+                batch's own.
 
         Returns:
             `classification`, `dice`, `mask`, `objectness`: scalars with gradient.
         """
+        with torch.autocast(outputs["pred_logits"].device.type, enabled=False):
+            return self._terms(outputs, targets, whole)
+
+    def _terms(
+        self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]], whole: Counts | None
+    ) -> dict[str, Tensor]:
         outputs = {name: value.float() for name, value in outputs.items()}
-        count = max(sum(len(t["labels"]) for t in targets) if num_instances is None else num_instances, 1.0)
+        whole = whole or Counts.of(targets, outputs["pred_masks"].shape[1])
+        instances, paired = max(whole.instances, 1.0), max(whole.matched, 1.0)
         pairs = self.matcher(outputs, targets)
         logits = outputs["pred_logits"]
 
         wanted = torch.zeros_like(logits)
         for b, (predictions, matched) in enumerate(pairs):
             wanted[b, predictions, targets[b]["labels"][matched]] = 1.0
-        classification = sigmoid_focal_loss(logits, wanted, alpha=0.25, gamma=2.0, reduction="sum") / count
+        classification = sigmoid_focal_loss(logits, wanted, alpha=0.25, gamma=2.0, reduction="sum") / instances
 
         # [M,P] over all M matched pairs of the batch
         masks = torch.cat([outputs["pred_masks"][b, p] for b, (p, _) in enumerate(pairs)]).flatten(1)
@@ -72,9 +100,10 @@ class Criterion:
             nothing = 0.0 * (outputs["pred_masks"].sum() + outputs["pred_scores"].sum())
             dice = mask = objectness = nothing
         else:
-            dice = dice_loss(masks.sigmoid(), truth) / count
-            mask = F.binary_cross_entropy_with_logits(masks, truth)
-            objectness = F.binary_cross_entropy_with_logits(scores, mask_iou(masks.detach().sigmoid(), truth))
+            dice = dice_loss(masks.sigmoid(), truth) / instances
+            mask = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum") / (masks.shape[1] * paired)
+            iou = mask_iou(masks.detach().sigmoid(), truth)
+            objectness = F.binary_cross_entropy_with_logits(scores, iou, reduction="sum") / paired
         weights = self.weights
         return {
             "classification": weights.classification * classification,

@@ -25,7 +25,7 @@ def dice_scores(masks: Tensor, targets: Tensor) -> Tensor:
 
 
 class Matcher:
-    """Hungarian assignment that maximises dice^0.8 * p_class^0.2 for each picture, in fp32."""
+    """Hungarian assignment that maximises dice^0.8 * p_class^0.2 for each picture, in fp32, under autocast too."""
 
     @torch.no_grad()
     def __call__(self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:
@@ -45,7 +45,8 @@ class Matcher:
                 empty = torch.empty(0, dtype=torch.int64, device=logits.device)
                 pairs.append((empty, empty))
                 continue
-            dice = dice_scores(masks.float().sigmoid().flatten(1), target["masks"].float().flatten(1))
+            with torch.autocast(masks.device.type, enabled=False):
+                dice = dice_scores(masks.float().sigmoid().flatten(1), target["masks"].float().flatten(1))
             probability = logits.float().sigmoid()[:, target["labels"]]
             # What is not a number matches nothing well; the loss of it is not finite either, and tells.
             quality = (dice.pow(ALPHA) * probability.pow(BETA)).nan_to_num(0.0)

@@ -34,7 +34,7 @@ from sparseinst.data import (
     training_batches,
 )
 from sparseinst.evaluate import evaluate, torch_engine
-from sparseinst.losses import Criterion
+from sparseinst.losses import Counts, Criterion
 from sparseinst.network import SparseInst, normalise
 from sparseinst.optimise import average_with, build_optimizer, freeze, learning_rate
 from sparseinst.progress import training_progress
@@ -179,7 +179,8 @@ class Trainer:
         # Chance inside the network (a backbone that skips blocks) depends on seed and step alone: nothing to save.
         torch.manual_seed((self.config.seed << 32) + self.position.iteration)
         self.model.train()
-        instances = sum(len(target["labels"]) for _, targets in group for target in targets) / len(group)
+        queries = self.recipe.network.decoder.instances
+        whole = Counts.of([target for _, targets in group for target in targets], queries)
         sums: dict[str, float] = {}
         for images, targets in group:
             pixels = normalise(images.to(self.device, non_blocking=True), self.contract)
@@ -189,10 +190,10 @@ class Trainer:
             ]
             with torch.autocast(self.device.type, self.half, enabled=self.mixed):
                 outputs = self.model(pixels.contiguous(memory_format=torch.channels_last))
-            terms = self.criterion(outputs, wanted, instances)
-            self.scaler.scale(torch.stack(list(terms.values())).sum() / len(group)).backward()
+            terms = self.criterion(outputs, wanted, whole)
+            self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value.item() / len(group)
+                sums[name] = sums.get(name, 0.0) + value.item()
         loss = sum(sums.values())
         if not math.isfinite(loss):
             raise TrainingError(
