@@ -16,7 +16,8 @@ from torch import nn
 from sparseinst import build_model, load_model
 from sparseinst.cli import main
 from sparseinst.network import SparseInst
-from sparseinst.network.backbone import DeformableConv2d, build_backbone
+from sparseinst.network.backbone import build_backbone
+from sparseinst.network.deformable import DeformableConv2d
 from sparseinst.published import COCO_CLASSES, COCO_IDS, import_checkpoint, layout, published_name
 from sparseinst.variants import VARIANTS, markdown_table
 
@@ -71,7 +72,7 @@ def test_an_import_takes_every_tensor(tmp_path, variant):
     state = random_checkpoint(variant)
     nested = variant.endswith("aug")
     torch.save({"model": state, "iteration": 7} if nested else state, tmp_path / "source.pth")
-    model, contract = import_checkpoint(tmp_path / "source.pth", variant)
+    model, contract, _ = import_checkpoint(tmp_path / "source.pth", variant)
     mine = model.state_dict()
     assert {published_name(name, model.config.backbone) for name in mine} == state.keys()
     for name, tensor in mine.items():
@@ -109,7 +110,7 @@ def test_other_classes_come_with_their_annotations(tmp_path, capsys):
     categories = [{"id": 9, "name": "late"}, {"id": 4, "name": "early"}]
     raw = {"images": [], "annotations": [], "categories": categories}
     (tmp_path / "two.json").write_text(json.dumps(raw))
-    _, contract = import_checkpoint(tmp_path / "source.pth", "r50_base", tmp_path / "two.json")
+    _, contract, _ = import_checkpoint(tmp_path / "source.pth", "r50_base", tmp_path / "two.json")
     assert (contract.classes, contract.category_ids) == (("early", "late"), (4, 9))
 
     out = tmp_path / "out.safetensors"
@@ -189,7 +190,7 @@ def test_fine_tuning_a_published_model_drops_only_the_class_layer(tmp_path):
     from sparseinst.checkpoint import initialise_from, save_weights
 
     torch.save(random_checkpoint("r50_giam"), tmp_path / "source.pth")
-    model, contract = import_checkpoint(tmp_path / "source.pth", "r50_giam")
+    model, contract, _ = import_checkpoint(tmp_path / "source.pth", "r50_giam")
     path = save_weights(tmp_path / "published.safetensors", model, contract, half=False)
     fresh = SparseInst(replace(model.config, decoder=replace(model.config.decoder, classes=3)))
     left = initialise_from(fresh, path)

@@ -10,20 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparseinst.checkpoint import CheckpointError
 from sparseinst.network import NetworkConfig, SparseInst
 from sparseinst.recipes import get_recipe
+from sparseinst.state_dicts import CheckpointError, compare, read_state_dict
 from sparseinst.variants import VARIANTS, get_variant
 from sparseinst_runtime import Contract
 from sparseinst_runtime.coco import read_annotations
 
-LISTED = 10  # names of one kind of fault that a message shows
+PIXEL_STATISTICS = ("pixel_mean", "pixel_std")  # buffers that some forks of the published code save
 
 # Ours -> published, for the part of a name behind `backbone.features.`; applied from top to bottom.
 _DEFORMABLE = (r"\.conv2\.offset\.", ".conv2_offset.")
@@ -95,89 +94,81 @@ def layout(network: NetworkConfig) -> dict[str, tuple[int, ...]]:
     return {published_name(name, network.backbone): tuple(tensor.shape) for name, tensor in state.items()}
 
 
+class Imported(NamedTuple):
+    """What an import gives.
+
+    Attributes:
+        model: the network in evaluation mode, float32.
+        contract: its contract.
+        left_out: names of the checkpoint's tensors that are no parameters of ours, and that were left out.
+    """
+
+    model: SparseInst
+    contract: Contract
+    left_out: tuple[str, ...]
+
+
 def import_checkpoint(
-    source: str | os.PathLike[str], variant: str, annotations: str | os.PathLike[str] | None = None
-) -> tuple[SparseInst, Contract]:
+    source: str | os.PathLike[str],
+    variant: str,
+    annotations: str | os.PathLike[str] | None = None,
+    input_size: int | None = None,
+) -> Imported:
     """A checkpoint of the published code as a model of ours, all of its tensors and nothing but them.
 
     Args:
-        source: a state dict that torch saved, flat or under `model`; unpickles tensors and plain values only.
+        source: see `read_state_dict`.
         variant: a key of `VARIANTS`.
         annotations: COCO JSON whose categories are the classes; by default COCO's own 80.
-
-    Returns:
-        The network in evaluation mode, float32; and its contract, with the variant's short side as input size.
+        input_size: side S of the contract's square input, a multiple of 32; by default the variant's short side.
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors are not those of the variant; the message lists what
             is missing, unexpected or misshapen.
-        ValueError: no such variant, or annotations that cannot be read.
+        ValueError: no such variant, a size that is none, or annotations that cannot be read.
         OSError: likewise.
     """
     network = get_variant(variant).network
     recipe = get_recipe(variant)
-    state = read_state(Path(source))
+    if not Path(source).is_file():
+        raise CheckpointError(f"no checkpoint at {source}")
+    everything = read_state_dict(source)
     names, ids = _classes(annotations)
     if len(names) != network.decoder.classes:
         network = _with_classes(network, len(names))
-    faults = compare(state, layout(network))
-    if faults:
+    wanted = layout(network)
+    left_out = tuple(name for name in everything if name not in wanted and _is_no_parameter(name))
+    state = {name: tensor for name, tensor in everything.items() if name not in left_out}
+    if faults := compare(state, wanted):
         raise CheckpointError(f"{source} does not hold {variant} with {len(names)} classes:\n{faults}{_advice(state)}")
     contract = Contract(
         classes=names,
         category_ids=ids,
-        input_size=recipe.input_size,
+        input_size=recipe.input_size if input_size is None else input_size,
         max_instances=network.decoder.instances,
         score_threshold=recipe.score_threshold,
         name=variant,
     )
+    _check_pixels(everything, contract)
     model = SparseInst(network)
     model.load_state_dict({name: state[published_name(name, network.backbone)] for name in model.state_dict()})
-    return model.eval(), contract
+    return Imported(model.eval(), contract, left_out)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name; of a pickle only tensors and plain values are read, never code.
-
-    Raises:
-        CheckpointError: no such file, unreadable, or no tensors by name in it.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is not a file of tensors that torch saved ({str(error).splitlines()[0]}); "
-            "wanted a state dict, flat or under 'model'"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(
-            f"{path} holds something else than tensors by name; wanted a state dict, flat or under 'model'"
-        )
-    return dict(cast("Mapping[str, Tensor]", state))
+def _is_no_parameter(name: str) -> bool:
+    """Counters of batch norms that are frozen in ours, and pixel statistics, which the contract holds."""
+    return name in PIXEL_STATISTICS or name.endswith(".num_batches_tracked")
 
 
-def compare(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
-    """What keeps a state dict from being a layout, a line for each kind of fault; empty when nothing does."""
-    kinds = {
-        "missing": [f"{name} {shape}" for name, shape in wanted.items() if name not in state],
-        "unexpected": [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items() if name not in wanted],
-        "misshapen": [
-            f"{name} {tuple(state[name].shape)}, wanted {shape}"
-            for name, shape in wanted.items()
-            if name in state and tuple(state[name].shape) != shape
-        ],
-    }
-    lines = []
-    for kind, names in kinds.items():
-        shown = "; ".join(names[:LISTED])
-        more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        if names:
-            lines.append(f"  {len(names)} {kind}: {shown}{more}\n")
-    return "".join(lines)
+def _check_pixels(state: Mapping[str, Tensor], contract: Contract) -> None:
+    """Pixel statistics may be left out because they say what the contract says; others would give wrong instances."""
+    for name, wanted in zip(PIXEL_STATISTICS, (contract.mean, contract.std), strict=True):
+        got = [round(value, 3) for value in state[name].flatten().tolist()] if name in state else list(wanted)
+        if got != list(wanted):
+            raise CheckpointError(
+                f"the checkpoint's {name} is {got}, wanted {list(wanted)} (RGB on 0..255): its network was trained on "
+                "pixels that are normalised, or ordered, in another way than the published ones"
+            )
 
 
 def _advice(state: Mapping[str, Tensor]) -> str:
