@@ -15,14 +15,12 @@ from safetensors.torch import save
 from torch import nn
 
 from sparseinst.network import NetworkConfig, SparseInst
+from sparseinst.state_dicts import CheckpointError, compare
 from sparseinst_runtime import Contract
 from sparseinst_runtime.files import atomic_write
 
+CLASS_LAYER = "decoder.inst_branch.cls_score."  # the only tensors whose shape depends on the number of classes
 HEADER = "sparseinst"  # the entry of a safetensors header that says what the weights are
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be loaded; the message says what was found, what was wanted and what to do."""
 
 
 def save_weights(path: str | os.PathLike[str], model: SparseInst, contract: Contract, *, half: bool = True) -> Path:
@@ -72,21 +70,45 @@ def load_model(path: str | os.PathLike[str]) -> tuple[SparseInst, Contract]:
 
 
 def initialise_from(model: SparseInst, path: str | os.PathLike[str]) -> list[str]:
-    """Fine-tune: copy what fits from other weights; tensors of another shape (other classes) keep their start values.
+    """Fine-tune: copy all tensors of other weights; only the class layer keeps its start values, where classes differ.
 
     Returns:
-        Names of the tensors that were not copied.
+        Names of the tensors that were not copied: none, or those of the class layer.
 
     Raises:
-        CheckpointError: the file cannot be loaded, or nothing but a few tensors fits.
+        CheckpointError: the file cannot be loaded, or another tensor is missing, unexpected or of another shape.
     """
-    source, _ = load_model(path)
+    source, contract = load_model(path)
     mine, theirs = model.state_dict(), source.state_dict()
-    fitting = {name: theirs[name] for name in mine if name in theirs and theirs[name].shape == mine[name].shape}
-    if len(fitting) < len(mine) / 2:
-        raise CheckpointError(f"only {len(fitting)} of {len(mine)} tensors of {path} fit this network; same recipe?")
-    model.load_state_dict(fitting, strict=False)
-    return sorted(mine.keys() - fitting.keys())
+    fresh = [
+        name
+        for name in mine
+        if name.startswith(CLASS_LAYER) and name in theirs and theirs[name].shape != mine[name].shape
+    ]
+    wanted = {name: tuple(tensor.shape) for name, tensor in mine.items() if name not in fresh}
+    state = {name: tensor for name, tensor in theirs.items() if name not in fresh}
+    if faults := compare(state, wanted):
+        raise CheckpointError(
+            f"{path} is of another network ({_differences(source.config, model.config)}):\n{faults}"
+            f"  train with the recipe these weights were made with (they are called {contract.name!r}), "
+            "or start from --backbone-weights"
+        )
+    model.load_state_dict(state, strict=False)
+    return sorted(fresh)
+
+
+def _differences(theirs: NetworkConfig, mine: NetworkConfig) -> str:
+    """What two architectures do not share, besides the number of classes."""
+    then, now = _flat(asdict(theirs)), _flat(asdict(mine))
+    differing = [name for name in now if name != "decoder.classes" and then.get(name) != now[name]]
+    return ", ".join(f"{name} {then.get(name)}, wanted {now[name]}" for name in differing) or "same settings"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for name, value in values.items():
+        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return rows
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> Path:
