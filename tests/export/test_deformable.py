@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from sparseinst.network.backbone import DeformableConv2d
+from sparseinst.network.deformable import DeformableConv2d
 from sparseinst_export.onnx import OPSET
 
 

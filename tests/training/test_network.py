@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
-from sparseinst.network.backbone import BACKBONES, DeformableConv2d, build_backbone, load_imagenet_weights
-from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation, pool_by_softmax
+from sparseinst.network.backbone import BACKBONES, build_backbone, load_imagenet_weights
+from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation
+from sparseinst.network.deformable import DeformableConv2d
 from sparseinst.network.encoder import pool
 
 SMALL = NetworkConfig(
@@ -86,7 +87,7 @@ def test_softmax_pooling_equals_its_formula_and_ignores_the_bias():
     exponentials = activations.double().exp()
     weights = exponentials / exponentials.sum((2, 3), keepdim=True)
     expected = torch.einsum("bmhw,bchw->bmc", weights, features.double()).float()
-    torch.testing.assert_close(pool_by_softmax(activations, features), expected)
+    torch.testing.assert_close(pool_by_activation(activations, features, "softmax"), expected)
 
     decoder = DecoderConfig(3, 5, groups=2, channels=8, depth=1, kernel_dim=4, iam_activation="softmax")
     branch = InstanceBranch(10, decoder).eval()

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import track
-from torch import nn
 
 from sparseinst.data import CocoInstances, evaluation_pictures
-from sparseinst.network import ServingModel
+from sparseinst.network import ServingModel, SparseInst
 from sparseinst_runtime import Contract
 from sparseinst_runtime.coco import EVALUATION_THRESHOLD, APSummary, check_categories, mask_ap
 from sparseinst_runtime.files import atomic_write
@@ -24,7 +23,7 @@ from sparseinst_runtime.masks import segment
 Engine = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def torch_engine(model: nn.Module, contract: Contract, device: str = "cpu") -> Engine:
+def torch_engine(model: SparseInst, contract: Contract, device: str = "cpu") -> Engine:
     """The network as a function uint8 [B,S,S,3] -> scores [B,N], labels [B,N], masks [B,N,m,m], all NumPy."""
     serving = ServingModel(model, contract).eval().to(device)
 

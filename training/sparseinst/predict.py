@@ -118,7 +118,12 @@ class Predictor:
                     alone = {name: value[row] for name, value in outputs.items()}
                     scaled, original = inputs[index][1], pictures[index].shape[:2]
                     found[index] = reference_instances(
-                        alone, scaled, original, self.contract.mask_threshold, self.score_threshold or 0.0
+                        alone,
+                        scaled,
+                        original,
+                        self.contract.mask_threshold,
+                        self.score_threshold or 0.0,
+                        rescoring=self.model.config.decoder.rescoring,
                     )
         return [found[index] for index in range(len(pictures))]
 
@@ -146,6 +151,8 @@ def reference_instances(
     original: tuple[int, int],
     mask_threshold: float,
     score_threshold: float = 0.0,
+    *,
+    rescoring: bool = True,
 ) -> Instances:
     """The published rule from logits to instances: probabilities to the padded input, cropped, to the original size.
 
@@ -158,10 +165,11 @@ def reference_instances(
         original: (H, W) of the picture.
         mask_threshold: probability that a pixel of an instance exceeds.
         score_threshold: instances at or below it are dropped.
+        rescoring: of the network, see `DecoderConfig`.
     """
     batched = {name: value[None] for name, value in outputs.items()}
-    confidence = class_confidence(batched)[0][0]
-    scores, labels, probabilities = (value[0] for value in score(batched, mask_threshold))
+    confidence = class_confidence(batched, rescoring=rescoring)[0][0]
+    scores, labels, probabilities = (value[0] for value in score(batched, mask_threshold, rescoring=rescoring))
     padded = (4 * probabilities.shape[1], 4 * probabilities.shape[2])
     wanted = (confidence > CLASS_THRESHOLD) & (scores > score_threshold)
     kept: list[int] = []

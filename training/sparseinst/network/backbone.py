@@ -11,17 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
-from torchvision.ops import deform_conv2d
+
+from sparseinst.network.deformable import DeformableConv2d
+from sparseinst.state_dicts import read_state_dict
 
 
 class Backbone(nn.Module, ABC):
@@ -94,23 +92,6 @@ class TimmBackbone(Backbone):
         flat = {re.sub(r"^(stem|stages)\.", r"\1_", name): value for name, value in state.items()}
         named = {f"features.{name}": value for name, value in flat.items()}
         return {name: value for name, value in self.state_dict().items() if ".offset." in name} | named
-
-
-class DeformableConv2d(nn.Conv2d):
-    """Deformable convolution, version 1: a 3x3 convolution predicts where each of the nine taps samples.
-
-    Not modulated, one group of offsets, no bias (arXiv 1703.06211). Offsets start at 0: an ordinary convolution.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.offset = nn.Conv2d(in_channels, 2 * 3 * 3, 3, stride, padding=1)
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(cast(Tensor, self.offset.bias))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C',h/stride,w/stride]."""
-        return deform_conv2d(features, self.offset(features), self.weight, stride=self.stride, padding=self.padding)
 
 
 def resnet(name: str, *, deformable: bool = False) -> TimmBackbone:
@@ -186,13 +167,13 @@ def load_imagenet_weights(backbone: Backbone, path: str | Path) -> None:
 
     Args:
         backbone: what to fill.
-        path: a state dict that torch saved, or a `.safetensors` file, as timm's weights come in.
+        path: a state dict that torch saved, or a `.safetensors` file, as timm's weights come in; see `read_state_dict`.
 
     Raises:
         OSError: no such file.
         ValueError: the file cannot be read, or tensors of the backbone are missing in it or have another shape.
     """
-    named = backbone.from_library(_read_state_dict(Path(path)))
+    named = backbone.from_library(read_state_dict(path))
     wanted = backbone.state_dict()
     faults = [
         f"{name} ({'missing' if name not in named else f'is {tuple(named[name].shape)}, wanted {tuple(tensor.shape)}'})"
@@ -205,14 +186,3 @@ def load_imagenet_weights(backbone: Backbone, path: str | Path) -> None:
             "give an ImageNet checkpoint of the same architecture"
         )
     backbone.load_state_dict({name: named[name] for name in wanted})
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name; of a pickle only tensors and plain values are read, never code."""
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is neither a state dict that torch saved nor safetensors") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds something else than tensors by name; wanted a state dict")
-    return state

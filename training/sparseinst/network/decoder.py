@@ -6,13 +6,15 @@ Shapes: B batch, N instances, G groups, C channels, D kernel_dim, K classes, h x
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseinst.network import initialise
-from sparseinst.network.config import DecoderConfig
+from sparseinst.network.config import Activation, DecoderConfig
+from sparseinst.network.deformable import DeformableConv2d
 
 PRIOR = 0.01  # initial probability of every class and activation, as in focal loss
 COORDINATES = 2
@@ -28,14 +30,43 @@ def append_coordinates(features: Tensor) -> Tensor:
     return torch.cat([x, y, features], dim=1)
 
 
-def conv_stack(in_channels: int, channels: int, depth: int) -> nn.Sequential:
+def conv_stack(in_channels: int, channels: int, depth: int, *, deformable: bool = False) -> nn.Sequential:
     """`depth` times 3x3 convolution and ReLU; parameters sit at even indices, as in the published checkpoints."""
     layers: list[nn.Module] = []
     for i in range(depth):
-        conv = nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1)
+        width = in_channels if i == 0 else channels
+        last = i == depth - 1
+        conv = DeformableConv2d(width, channels) if deformable and last else nn.Conv2d(width, channels, 3, padding=1)
         initialise.for_relu(conv)
         layers += [conv, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def iam_convolution(config: DecoderConfig) -> nn.Module:
+    """Features -> logits of the activation maps; output channel g*N+n is group g of instance n."""
+    channels, side = config.channels, config.iam_kernel
+    last = nn.Conv2d(channels, config.instances * config.groups, side, padding=side // 2, groups=config.groups)
+    initialise.small(last, bias=-math.log((1 - PRIOR) / PRIOR))
+    if config.iam_depth == 1:
+        return last  # under its published name
+    return nn.Sequential(*conv_stack(channels, channels, config.iam_depth - 1), last)
+
+
+class CrossAttention(nn.Module):
+    """Learned queries that gather features by attention, in place of activation maps (table 7 of the paper)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(config.instances, config.channels))
+        nn.init.normal_(self.queries)
+        self.attention = nn.MultiheadAttention(config.channels, config.heads, batch_first=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,N,C]."""
+        cells = features.flatten(2).transpose(1, 2)  # [B,hw,C]
+        queries = self.queries.expand(len(cells), -1, -1)
+        gathered: Tensor = self.attention(queries, cells, cells, need_weights=False)[0]
+        return gathered
 
 
 class InstanceBranch(nn.Module):
@@ -43,69 +74,77 @@ class InstanceBranch(nn.Module):
 
     def __init__(self, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
-        channels, groups, instances = config.channels, config.groups, config.instances
-        self.instances, self.groups = instances, groups
-        self.inst_convs = conv_stack(in_channels, channels, config.depth)
-        # Output channel g*N+n is group g of instance n.
-        self.iam_conv = nn.Conv2d(channels, instances * groups, 3, padding=1, groups=groups)
+        channels, groups = config.channels, config.groups
+        self.instances, self.groups, self.iam_activation = config.instances, groups, config.iam_activation
+        self.inst_convs = conv_stack(in_channels, channels, config.depth, deformable=config.deformable)
+        iam = config.gathering == "iam"
+        self.iam_conv = iam_convolution(config) if iam else None
+        self.cross_attention = None if iam else CrossAttention(config)
         # Added to all cells of a map before the softmax, so without effect; published checkpoints hold it.
-        self.softmax_bias = nn.Parameter(torch.ones(1)) if config.iam_activation == "softmax" else None
+        self.softmax_bias = nn.Parameter(torch.ones(1)) if iam and config.iam_activation == "softmax" else None
         width = channels * groups
         self.fc = nn.Linear(width, width) if groups > 1 else None
         self.cls_score = nn.Linear(width, config.classes)
         self.mask_kernel = nn.Linear(width, config.kernel_dim)
         self.objectness = nn.Linear(width, 1)
-        for layer in (self.iam_conv, self.cls_score):
-            initialise.small(layer, bias=-math.log((1 - PRIOR) / PRIOR))
+        initialise.small(self.cls_score, bias=-math.log((1 - PRIOR) / PRIOR))
         initialise.small(self.mask_kernel)
         if self.fc is not None:
             initialise.for_fusion(self.fc)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B,C+2,h,w] -> logits [B,N,K], kernels [B,N,D], objectness logits [B,N,1]."""
+        """[B,C,h,w] -> logits [B,N,K], kernels [B,N,D], objectness logits [B,N,1]."""
         features = self.inst_convs(features)
+        gathered = self.gather(features)
+        return self.cls_score(gathered), self.mask_kernel(gathered), self.objectness(gathered)
+
+    def gather(self, features: Tensor) -> Tensor:
+        """[B,C,h,w] -> instance features [B,N,G*C]."""
+        if self.iam_conv is None:
+            return cast(Tensor, cast(CrossAttention, self.cross_attention)(features))
         logits = self.iam_conv(features)
         if self.softmax_bias is not None:
-            pooled = pool_by_softmax(logits + self.softmax_bias, features)  # [B,G*N,C]
-        else:
-            pooled = pool_by_activation(logits, features)
-        if self.fc is not None:
-            batch, _, channels = pooled.shape
-            pooled = pooled.view(batch, self.groups, self.instances, channels).transpose(1, 2)
-            pooled = F.relu(self.fc(pooled.reshape(batch, self.instances, self.groups * channels)))
-        return self.cls_score(pooled), self.mask_kernel(pooled), self.objectness(pooled)
+            logits = logits + self.softmax_bias
+        pooled = pool_by_activation(logits, features, self.iam_activation)  # [B,G*N,C]
+        if self.fc is None:
+            return pooled
+        batch, _, channels = pooled.shape
+        pooled = pooled.view(batch, self.groups, self.instances, channels).transpose(1, 2)
+        return F.relu(self.fc(pooled.reshape(batch, self.instances, self.groups * channels)))
 
 
-def pool_by_activation(activation_logits: Tensor, features: Tensor) -> Tensor:
-    """Weighted average of the features under each instance activation map (section 3.2 of the paper).
+def activation_weights(logits: Tensor, activation: Activation = "sigmoid") -> Tensor:
+    """Instance activation maps whose cells sum to 1 (section 3.2 of the paper), in fp32.
+
+    Args:
+        logits: [B,M,h,w].
+        activation: `sigmoid` of each cell, divided by the sum over the map; or `softmax` over the map.
+
+    Returns:
+        [B,M,hw].
+    """
+    cells = logits.float().flatten(2)
+    if activation == "softmax":
+        return cells.softmax(dim=-1)
+    activations = cells.sigmoid()
+    return activations / activations.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
+def pool_by_activation(logits: Tensor, features: Tensor, activation: Activation = "sigmoid") -> Tensor:
+    """Weighted average of the features under each instance activation map.
 
     Normalised before the product and in fp32 whatever the surroundings: un-normalised sums come close to fp16's limit.
 
     Args:
-        activation_logits: [B,M,h,w].
+        logits: [B,M,h,w].
         features: [B,C,h,w].
+        activation: see `activation_weights`.
 
     Returns:
         [B,M,C] in the features' dtype.
     """
     with torch.autocast(features.device.type, enabled=False):
-        activations = activation_logits.float().sigmoid().flatten(2)  # [B,M,hw]
-        weights = activations / activations.sum(dim=-1, keepdim=True).clamp(min=1e-6)
-        return (weights @ features.float().flatten(2).transpose(1, 2)).to(features.dtype)
-
-
-def pool_by_softmax(activation_logits: Tensor, features: Tensor) -> Tensor:
-    """Weighted average of the features under softmax activation maps, whose weights sum to 1 by themselves; in fp32.
-
-    Args:
-        activation_logits: [B,M,h,w].
-        features: [B,C,h,w].
-
-    Returns:
-        [B,M,C] in the features' dtype.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        weights = activation_logits.float().flatten(2).softmax(dim=-1)  # [B,M,hw]
+        weights = activation_weights(logits, activation)
         return (weights @ features.float().flatten(2).transpose(1, 2)).to(features.dtype)
 
 
@@ -114,12 +153,12 @@ class MaskBranch(nn.Module):
 
     def __init__(self, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.mask_convs = conv_stack(in_channels, config.channels, config.depth)
+        self.mask_convs = conv_stack(in_channels, config.channels, config.depth, deformable=config.deformable)
         self.projection = nn.Conv2d(config.channels, config.kernel_dim, 1)
         initialise.for_relu(self.projection)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B,C+2,h,w] -> [B,D,h,w]."""
+        """[B,C,h,w] -> [B,D,h,w]."""
         return self.projection(self.mask_convs(features))
 
 
@@ -128,12 +167,15 @@ class Decoder(nn.Module):
 
     def __init__(self, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.inst_branch = InstanceBranch(in_channels + COORDINATES, config)
-        self.mask_branch = MaskBranch(in_channels + COORDINATES, config)
+        self.coordinates = config.coordinates
+        width = in_channels + COORDINATES if config.coordinates else in_channels
+        self.inst_branch = InstanceBranch(width, config)
+        self.mask_branch = MaskBranch(width, config)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[B,C,h,w] at stride 8 -> logits `pred_logits` [B,N,K], `pred_scores` [B,N,1], `pred_masks` [B,N,2h,2w]."""
-        features = append_coordinates(features)
+        if self.coordinates:
+            features = append_coordinates(features)
         logits, kernels, objectness = self.inst_branch(features)
         mask_features = self.mask_branch(features)
         batch, _, height, width = mask_features.shape

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, h x w a feature map's cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,23 +64,25 @@ class InstanceContextEncoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.fpn_laterals = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in reversed(in_channels))
-        self.fpn_outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.ppm = PyramidPooling(channels, config.pool_sizes)
-        self.fusion = nn.Conv2d(channels * len(in_channels), channels, 1)
+        levels = len(in_channels) if config.fusion else 1  # without fusion only the finest is given out
+        self.fpn_outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(levels))
+        # The pyramid pooling keeps the framework's start values, as published.
+        self.ppm = PyramidPooling(channels, config.pool_sizes) if config.pool_sizes else nn.Identity()
+        self.fusion = nn.Conv2d(channels * len(in_channels), channels, 1) if config.fusion else None
         for conv in (*self.fpn_laterals, *self.fpn_outputs):
             initialise.for_fusion(conv)
-        initialise.for_relu(self.fusion)  # the pyramid pooling keeps the framework's start values, as published
+        if self.fusion is not None:
+            initialise.for_relu(self.fusion)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """[C3, C4, C5], each [B,c,h,w] at strides 8, 16, 32 -> [B,C,h,w] at stride 8."""
         deepest, *shallower = reversed(maps)
-        merged = self.ppm(self.fpn_laterals[0](deepest))
-        pyramid = [self.fpn_outputs[0](merged)]
-        for features, lateral, output in zip(shallower, self.fpn_laterals[1:], self.fpn_outputs[1:], strict=True):
-            merged = lateral(features) + F.interpolate(merged, scale_factor=2.0, mode="nearest")
-            pyramid.insert(0, output(merged))
-        finest, *coarser = pyramid
+        merged = [self.ppm(self.fpn_laterals[0](deepest))]  # coarse to fine
+        for features, lateral in zip(shallower, self.fpn_laterals[1:], strict=True):
+            merged.append(lateral(features) + F.interpolate(merged[-1], scale_factor=2.0, mode="nearest"))
+        if self.fusion is None:
+            return cast(Tensor, self.fpn_outputs[0](merged[-1]))
+        *coarser, finest = (output(level) for output, level in zip(self.fpn_outputs, merged, strict=True))
         size = finest.shape[2:]
-        resized = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in coarser]
-        fused: Tensor = self.fusion(torch.cat([finest, *resized], dim=1))
-        return fused
+        resized = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in reversed(coarser)]
+        return cast(Tensor, self.fusion(torch.cat([finest, *resized], dim=1)))

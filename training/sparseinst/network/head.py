@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparseinst.network.sparseinst import SparseInst
 from sparseinst_runtime import Contract
 
 
@@ -22,7 +23,9 @@ def normalise(images: Tensor, contract: Contract) -> Tensor:
     return (pixels - mean) / std
 
 
-def score(outputs: dict[str, Tensor], mask_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def score(
+    outputs: dict[str, Tensor], mask_threshold: float, *, rescoring: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class probability and objectness, re-scored by the mask's own confidence, in float32.
 
     score = sqrt(p_class * p_objectness) * maskness, where maskness is the mean probability of the pixels above the
@@ -31,20 +34,26 @@ def score(outputs: dict[str, Tensor], mask_threshold: float) -> tuple[Tensor, Te
     Args:
         outputs: what SparseInst returns.
         mask_threshold: probability above which a pixel belongs to the instance.
+        rescoring: see `class_confidence`.
 
     Returns:
         Scores [B,N] in [0, 1], labels [B,N] int64, mask probabilities [B,N,m,m] in [0, 1].
     """
-    confidence, labels = class_confidence(outputs)
+    confidence, labels = class_confidence(outputs, rescoring=rescoring)
     probabilities = outputs["pred_masks"].float().sigmoid()
     inside = (probabilities > mask_threshold).float()
     maskness = (probabilities * inside).sum(dim=(-2, -1)) / (inside.sum(dim=(-2, -1)) + 1e-6)
     return confidence * maskness, labels, probabilities
 
 
-def class_confidence(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """sqrt(p_class * p_objectness) of the likeliest class, before re-scoring: [B,N] in [0, 1]; and labels [B,N]."""
+def class_confidence(outputs: dict[str, Tensor], *, rescoring: bool = True) -> tuple[Tensor, Tensor]:
+    """sqrt(p_class * p_objectness) of the likeliest class: [B,N] in [0, 1]; and labels [B,N].
+
+    Without `rescoring` (`DecoderConfig.rescoring`) the objectness is left out, and it is p_class.
+    """
     classes, labels = outputs["pred_logits"].float().sigmoid().max(dim=-1)
+    if not rescoring:
+        return classes, labels
     objectness = outputs["pred_scores"].float().sigmoid().squeeze(-1)
     return (classes * objectness).sqrt(), labels
 
@@ -52,12 +61,13 @@ def class_confidence(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 class ServingModel(nn.Module):
     """The contract as a module: normalisation, network and scoring in one graph."""
 
-    def __init__(self, model: nn.Module, contract: Contract) -> None:
+    def __init__(self, model: SparseInst, contract: Contract) -> None:
         super().__init__()
         self.model, self.contract = model, contract
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 RGB [B,S,S,3] -> scores float32 [B,N], labels int32 [B,N], masks uint8 [B,N,m,m] = round(255 p)."""
         outputs = self.model(normalise(image, self.contract))
-        scores, labels, probabilities = score(outputs, self.contract.mask_threshold)
+        rescoring = self.model.config.decoder.rescoring
+        scores, labels, probabilities = score(outputs, self.contract.mask_threshold, rescoring=rescoring)
         return scores, labels.int(), (probabilities * 255).round().to(torch.uint8)
