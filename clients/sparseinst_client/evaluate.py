@@ -18,7 +18,7 @@ def evaluate(
 
     Args:
         client: of the server; its contract gives the category ids.
-        annotations: COCO's instances JSON.
+        annotations: COCO's instances JSON, as `sparseinst_runtime.coco.ground_truth` gives it.
         pictures: (image id, file), see `sparseinst_runtime.coco.picture_files`.
 
     Returns:

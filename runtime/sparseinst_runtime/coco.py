@@ -20,6 +20,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sparseinst_runtime.contract import Contract
+
 EVALUATION_THRESHOLD = 0.005  # nearly everything: AP needs the tail of the precision-recall curve
 
 Annotations: TypeAlias = "dict[str, Any] | str | os.PathLike[str]"
@@ -139,6 +141,27 @@ def check_categories(annotations: Annotations, category_ids: Iterable[int]) -> N
     unknown = {category["id"] for category in read_annotations(annotations)["categories"]} - set(category_ids)
     if unknown:
         raise ValueError(f"the annotations have categories {sorted(unknown)} that the weights do not; same dataset?")
+
+
+def ground_truth(annotations: Annotations, contract: Contract) -> dict[str, Any]:
+    """What the results of a contract's network are held against.
+
+    These are the annotations as they are; for a class-agnostic contract, those with all categories made its only one.
+
+    Raises:
+        OSError: the annotation file cannot be read.
+        ValueError: it is not COCO's instances JSON, or has categories that the contract has not.
+    """
+    dataset = read_annotations(annotations)
+    if not contract.class_agnostic:
+        check_categories(dataset, contract.category_ids)
+        return dataset
+    (category_id,) = contract.category_ids
+    return {
+        **dataset,
+        "annotations": [{**annotation, "category_id": category_id} for annotation in dataset["annotations"]],
+        "categories": [{"id": category_id, "name": contract.classes[0]}],
+    }
 
 
 def mask_ap(

@@ -15,6 +15,7 @@ from typing import Any
 VERSION = 1
 STRIDE = 32  # the deepest feature map of every backbone
 MASK_STRIDE = 4  # mask maps have a quarter of the input's side
+OBJECT = "object"  # the only class of a network that was trained without telling classes apart
 
 
 class ContractError(ValueError):
@@ -90,6 +91,11 @@ class Contract:
     def mask_size(self) -> int:
         """Side of the square mask maps, in mask pixels."""
         return self.input_size // MASK_STRIDE
+
+    @property
+    def class_agnostic(self) -> bool:
+        """Whether `object` is the only class: evaluation then takes all categories of the annotations for this one."""
+        return self.classes == (OBJECT,)
 
     @property
     def pad_colour(self) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from rich.progress import track
 from sparseinst.data import CocoInstances, evaluation_pictures
 from sparseinst.network import ServingModel, SparseInst
 from sparseinst_runtime import Contract
-from sparseinst_runtime.coco import EVALUATION_THRESHOLD, APSummary, check_categories, mask_ap
+from sparseinst_runtime.coco import EVALUATION_THRESHOLD, APSummary, ground_truth, mask_ap
 from sparseinst_runtime.files import atomic_write
 from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.instances import Instances
@@ -77,13 +77,17 @@ def evaluate(
 
     Returns:
         The twelve numbers, and the results in COCO's format.
+
+    Raises:
+        ValueError: the annotations have categories that the contract has not; see `ground_truth`.
     """
+    truth = ground_truth(annotations, contract)
     results: list[dict[str, Any]] = []
     image_ids = []
     for image_id, instances in segment_pictures(engine, contract, pictures, score_threshold=EVALUATION_THRESHOLD):
         image_ids.append(image_id)
         results += instances.to_coco(image_id, contract.category_ids)
-    return mask_ap(annotations, results, image_ids), results
+    return mask_ap(truth, results, image_ids), results
 
 
 def evaluate_files(engine: Engine, contract: Contract, annotations: Path, images: Path, out: Path) -> str:
@@ -105,9 +109,9 @@ def evaluate_files(engine: Engine, contract: Contract, annotations: Path, images
         OSError: `out` cannot be written.
     """
     dataset = CocoInstances(annotations, images, keep_empty=True)
-    check_categories(annotations, contract.category_ids)
+    truth = ground_truth(annotations, contract)
     out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
     pictures = track(evaluation_pictures(dataset), "evaluating", total=len(dataset))
-    summary, results = evaluate(engine, contract, str(annotations), pictures)
+    summary, results = evaluate(engine, contract, truth, pictures)
     atomic_write(out, json.dumps(results))
     return f"{summary.text}{len(results)} instances in {out}\n"

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sparseinst_runtime.contract import OBJECT
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.limits import PictureError
 
@@ -69,6 +70,7 @@ class CocoInstances:
         images: folder that the `file_name`s are relative to.
         keep_empty: keep pictures without instances (evaluation needs them, training has no use for them).
         cache: decode every picture now and hold it in memory: H * W * 3 bytes each, shared with forked workers.
+        class_agnostic: take all categories for one class, `object` of category id 1.
 
     Attributes:
         classes: category names in order of category id; a label indexes them.
@@ -86,6 +88,7 @@ class CocoInstances:
         *,
         keep_empty: bool,
         cache: bool = False,
+        class_agnostic: bool = False,
     ) -> None:
         self._source = Path(annotations).name
         raw = _read(Path(annotations))
@@ -94,7 +97,11 @@ class CocoInstances:
         self.classes: tuple[str, ...] = tuple(category["name"] for category in categories)
         if len(set(self.category_ids)) != len(self.category_ids):
             raise DataError(f"{self._source}: category ids repeat ({self.category_ids}); wanted one id per category")
-        pictures = self._collect(raw, Path(images))
+        label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        if class_agnostic:
+            label_of = dict.fromkeys(self.category_ids, 0)
+            self.category_ids, self.classes = (1,), (OBJECT,)
+        pictures = self._collect(raw, Path(images), label_of)
         self._pictures = [picture for picture in pictures if keep_empty or picture.instances]
         if not self._pictures:
             wanted = "images" if keep_empty else "images with instances that are not crowds"
@@ -161,8 +168,7 @@ class CocoInstances:
                 f"{memory / 1e9:.1f} GB; decode them each time instead (--no-cache)"
             )
 
-    def _collect(self, raw: dict[str, Any], images: Path) -> list[_Picture]:
-        label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
+    def _collect(self, raw: dict[str, Any], images: Path, label_of: dict[int, int]) -> list[_Picture]:
         pictures = {
             image["id"]: _Picture(image["id"], images / image["file_name"], image["height"], image["width"], [])
             for image in raw["images"]
@@ -174,7 +180,7 @@ class CocoInstances:
                 raise DataError(f"{name} refers to image {annotation['image_id']}, which is not among the images")
             label = label_of.get(annotation["category_id"])
             if label is None:
-                raise DataError(f"{name} refers to category {annotation['category_id']}; known: {self.category_ids}")
+                raise DataError(f"{name} refers to category {annotation['category_id']}; known: {(*label_of,)}")
             if annotation.get("iscrowd", 0):
                 continue
             shape = _parse_shape(annotation.get("segmentation"), picture, name)
