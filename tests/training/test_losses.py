@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparseinst.losses import Criterion, LossWeights
+from sparseinst.losses import Criterion, LossConfig
 from sparseinst.matcher import Matcher
 
 B, N, K, SIDE = 2, 6, 4, 12
@@ -68,7 +68,7 @@ def test_permuting_the_targets_permutes_the_matching():
 
 def test_loss_terms_equal_the_formulas_in_float64():
     outputs, targets = batch([3, 1])
-    weights = LossWeights(classification=1.0, dice=1.0, mask=1.0, objectness=1.0)
+    weights = LossConfig(classification=1.0, dice=1.0, mask=1.0, objectness=1.0)
     terms = Criterion(weights)(outputs, targets)
 
     pairs = [(p.numpy(), t.numpy()) for p, t in Matcher()(outputs, targets)]
@@ -97,7 +97,7 @@ def test_loss_terms_equal_the_formulas_in_float64():
 
 def test_weights_scale_the_terms():
     outputs, targets = batch([2, 2])
-    plain = Criterion(LossWeights(1.0, 1.0, 1.0, 1.0))(outputs, targets)
+    plain = Criterion(LossConfig(1.0, 1.0, 1.0, 1.0))(outputs, targets)
     default = Criterion()(outputs, targets)
     ratios = {name: (default[name] / plain[name]).item() for name in plain}
     assert ratios == pytest.approx({"classification": 2, "dice": 2, "mask": 5, "objectness": 1})
@@ -126,7 +126,7 @@ def test_more_instances_than_queries_leave_later_pictures_untouched():
 def test_the_objectness_target_carries_no_gradient_into_the_masks():
     outputs, targets = batch([2])
     outputs["pred_masks"].requires_grad_()
-    terms = Criterion(LossWeights(0.0, 0.0, 0.0, 1.0))(outputs, targets)
+    terms = Criterion(LossConfig(0.0, 0.0, 0.0, 1.0))(outputs, targets)
     assert terms["dice"] == 0
     sum(terms.values()).backward()
     assert not outputs["pred_masks"].grad.any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +18,24 @@ BINARY_TARGET = 0.5
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """Weight of each term; the published code's values (the paper's text says 2 for `mask`)."""
+class LossConfig:
+    """Weight and kind of each term; the published code's values (the paper's text says 2 for `mask`).
+
+    Attributes:
+        classification: weight of the focal loss on the classes.
+        dice: weight of the dice loss on the masks.
+        mask: weight of the loss on the masks' pixels.
+        objectness: weight of the loss on the objectness.
+        pixel_loss: of the masks' pixels: `cross_entropy`, or `focal` with alpha 0.25 and gamma 2.
+        objectness_loss: how the objectness learns the mask's IoU: `cross_entropy`, or `l1` of its probability.
+    """
 
     classification: float = 2.0
     dice: float = 2.0
     mask: float = 5.0
     objectness: float = 1.0
+    pixel_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    objectness_loss: Literal["cross_entropy", "l1"] = "cross_entropy"
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ class Criterion:
     add up to those of the whole: so passes are accumulated, and processes share a batch.
     """
 
-    def __init__(self, weights: LossWeights | None = None, matcher: Matcher | None = None) -> None:
-        self.weights = weights or LossWeights()
+    def __init__(self, config: LossConfig | None = None, matcher: Matcher | None = None) -> None:
+        self.config = config or LossConfig()
         self.matcher = matcher or Matcher()
 
     def __call__(
@@ -101,16 +113,27 @@ class Criterion:
             dice = mask = objectness = nothing
         else:
             dice = dice_loss(masks.sigmoid(), truth) / instances
-            mask = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum") / (masks.shape[1] * paired)
-            iou = mask_iou(masks.detach().sigmoid(), truth)
-            objectness = F.binary_cross_entropy_with_logits(scores, iou, reduction="sum") / paired
-        weights = self.weights
+            mask = self._pixel_loss(masks, truth) / (masks.shape[1] * paired)
+            objectness = self._objectness_loss(scores, mask_iou(masks.detach().sigmoid(), truth)) / paired
+        weights = self.config
         return {
             "classification": weights.classification * classification,
             "dice": weights.dice * dice,
             "mask": weights.mask * mask,
             "objectness": weights.objectness * objectness,
         }
+
+    def _pixel_loss(self, masks: Tensor, truth: Tensor) -> Tensor:
+        """Sum over pairs and pixels, for logits and targets [M,P]."""
+        if self.config.pixel_loss == "focal":
+            return sigmoid_focal_loss(masks, truth, alpha=0.25, gamma=2.0, reduction="sum")
+        return F.binary_cross_entropy_with_logits(masks, truth, reduction="sum")
+
+    def _objectness_loss(self, scores: Tensor, iou: Tensor) -> Tensor:
+        """Sum over pairs, for logits and the masks' IoU [M]."""
+        if self.config.objectness_loss == "l1":
+            return F.l1_loss(scores.sigmoid(), iou, reduction="sum")
+        return F.binary_cross_entropy_with_logits(scores, iou, reduction="sum")
 
 
 def dice_loss(masks: Tensor, truth: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal
 
 from sparseinst.data import AugmentConfig, ShortSideConfig
-from sparseinst.losses import LossWeights
+from sparseinst.losses import LossConfig
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
 from sparseinst.variants import VARIANTS, get_variant
 
@@ -106,7 +106,7 @@ class Recipe:
     input_size: int
     schedule: Schedule
     augment: AugmentConfig | ShortSideConfig = field(default_factory=AugmentConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: LossConfig = field(default_factory=LossConfig)
     score_threshold: float = 0.3
 
 
