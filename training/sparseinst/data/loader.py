@@ -20,7 +20,7 @@ from sparseinst.data.short_side import ShortSideConfig, augment_short_side
 from sparseinst.data.transforms import AugmentConfig, augment, mosaic
 from sparseinst_runtime.contract import STRIDE
 
-Key = tuple[int, int, int]  # seed, epoch, index
+Key = tuple[int, ...]  # seed, epoch, index; and the side of the batch, where it is not the data set's own
 
 
 class Target(TypedDict):
@@ -38,7 +38,8 @@ class TrainingSet(Dataset[Sample]):
 
     Args:
         instances: the pictures.
-        size: side S of the square input, a multiple of 32; `ShortSideConfig` draws sizes of its own.
+        size: side S of the square input, a multiple of 32; `ShortSideConfig` draws sizes of its own, and so do the
+            `sides` of an `AugmentConfig`.
         config: strengths of the augmentation.
         pad_colour: RGB 0..255 around pictures that do not fill the square, as in the contract.
     """
@@ -60,13 +61,25 @@ class TrainingSet(Dataset[Sample]):
         return len(self.instances)
 
     def __getitem__(self, key: Key) -> Sample:
-        rng, config = np.random.default_rng(key), self.config
+        seed, epoch, index, *drawn = key
+        size, config = drawn[0] if drawn else self.size, self.config
+        rng = np.random.default_rng((seed, epoch, index))
         if isinstance(config, ShortSideConfig):
-            return augment_short_side(self.instances.sample(key[2]), config, rng)
+            return augment_short_side(self.instances.sample(index), config, rng)
         if config.mosaic and rng.random() < config.mosaic:
-            indices = (key[2], *(self._companion(key[2], config, rng) for _ in range(3)))
-            return mosaic([self._augmented(index, self.size // 2, config, rng) for index in indices])
-        return self._augmented(key[2], self.size, config, rng)
+            indices = (index, *(self._companion(index, config, rng) for _ in range(3)))
+            return mosaic([self._augmented(each, size // 2, config, rng) for each in indices])
+        return self._augmented(index, size, config, rng)
+
+    def sides(self, seed: int, epoch: int, batches: int) -> list[tuple[int, ...]]:
+        """For each batch of an epoch, the end of its keys: the drawn side, or nothing where there is none to draw."""
+        config = self.config
+        if isinstance(config, ShortSideConfig) or not config.sides:
+            return [()] * batches
+        # One draw for the whole epoch, which no process and no resumed run sees another way; the 1 sets it apart from
+        # the draws of order and items.
+        drawn = np.random.default_rng((seed, epoch, 0, 1)).choice(config.sides, batches)
+        return [(int(side),) for side in drawn]
 
     def _augmented(self, index: int, size: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
         sample, pasted = self.instances.sample(index), None
@@ -118,13 +131,15 @@ def training_batches(
         world_size: number of training processes.
 
     Returns:
-        Iterator of (images uint8 [B, H, W, 3], B targets): squares of S, or with `ShortSideConfig` the largest height
-        and width of the batch, each rounded up to a multiple of 32.
+        Iterator of (images uint8 [B, H, W, 3], B targets): squares of S, or of the side that was drawn for the batch,
+        the same in all processes; with `ShortSideConfig` the largest height and width of the batch, each rounded up
+        to a multiple of 32.
     """
     count = batches_per_epoch(dataset, batch_size, world_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
     mine = order[: count * batch_size * world_size][rank::world_size]
-    keys: list[Key] = [(seed, epoch, int(index)) for index in mine]
+    sides = dataset.sides(seed, epoch, count)
+    keys: list[Key] = [(seed, epoch, int(index), *sides[i // batch_size]) for i, index in enumerate(mine)]
     batches = [keys[i * batch_size : (i + 1) * batch_size] for i in range(start_batch, count)]
     loader = DataLoader(
         dataset,

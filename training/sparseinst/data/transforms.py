@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from sparseinst.data.coco import Sample
+from sparseinst_runtime.contract import STRIDE
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, RGB
 
@@ -39,6 +40,8 @@ class AugmentConfig:
             neighbours that look alike are the hardest to tell apart.
         min_visible: instances of which a smaller share remains after cropping and pasting are dropped.
         min_area: instances that cover fewer pixels of the input are dropped; 16 is one pixel of the mask map.
+        sides: sides of the square in pixels, multiples of 32, of which one is drawn for each batch; empty leaves the
+            one that the schedule names.
     """
 
     flip: float = 0.5
@@ -55,6 +58,7 @@ class AugmentConfig:
     same_class: float = 0.0
     min_visible: float = 0.1
     min_area: int = 16
+    sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that no augmentation can mean."""
@@ -64,6 +68,8 @@ class AugmentConfig:
             )
         if not all(0 <= strength < 1 for strength in (self.brightness, self.contrast, self.saturation)):
             raise ValueError("brightness, contrast and saturation are relative changes; wanted each in [0, 1)")
+        if any(side <= 0 or side % STRIDE for side in self.sides):
+            raise ValueError(f"sides of training pictures are {self.sides}; wanted positive multiples of {STRIDE}")
 
     @classmethod
     def none(cls) -> AugmentConfig:
