@@ -23,7 +23,7 @@ from sparseinst_client.client import Client
 from sparseinst_client.draw import overlay
 from sparseinst_client.errors import SparseInstError
 from sparseinst_client.evaluate import evaluate
-from sparseinst_runtime.coco import ground_truth, picture_files
+from sparseinst_runtime.coco import ground_truth, picture_files, read_annotations
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.files import atomic_write
 from sparseinst_runtime.instances import Instances
@@ -88,8 +88,9 @@ def _image(client: Client, options: argparse.Namespace, console: Console) -> int
 
 
 def _evaluate(client: Client, options: argparse.Namespace, console: Console) -> int:
-    annotations = ground_truth(options.annotations, client.contract())
+    annotations = read_annotations(options.annotations)
     pictures = picture_files(annotations, options.images)
+    annotations = ground_truth(annotations, client.contract())
     options.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
     summary, results = evaluate(client, annotations, track(pictures, "evaluating", console=console))
     atomic_write(options.out, json.dumps(results))
