@@ -178,7 +178,7 @@ class Trainer:
             parameters["lr"] = lr * parameters["scale"]
         # Chance inside the network (a backbone that skips blocks) depends on seed and step alone: nothing to save.
         torch.manual_seed((self.config.seed << 32) + self.position.iteration)
-        self.model.train()
+        set_training_mode(self.model)
         queries = self.recipe.network.decoder.instances
         whole = Counts.of([target for _, targets in group for target in targets], queries)
         sums: dict[str, float] = {}
@@ -239,7 +239,7 @@ class Trainer:
         }
         save_state(self.config.out / "state.pt", state)
 
-    def _arguments(self) -> dict[str, int]:
+    def _arguments(self) -> dict[str, Any]:
         """What a resumed run must share with the killed one to go on as it would have; --lr may differ."""
         schedule = self.recipe.schedule
         return {
@@ -247,6 +247,8 @@ class Trainer:
             "epochs": schedule.epochs,
             "batch_size": schedule.batch_size,
             "accumulate": schedule.accumulate,
+            "frozen": ", ".join(always_frozen(schedule)) or "nothing",
+            "sides": list(getattr(self.recipe.augment, "sides", ())),
         }
 
     def resume(self) -> None:

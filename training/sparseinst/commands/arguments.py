@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -17,6 +20,19 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
     number.__name__ = f"positive {kind.__name__}"  # argparse: "invalid positive int value: '0'"
     return number
+
+
+def listed(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """A type for argparse: values with commas between them, at least one."""
+
+    def values(text: str) -> tuple[T, ...]:
+        parts = tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        if not parts:
+            raise ValueError
+        return parts
+
+    values.__name__ = f"list of {kind.__name__}"  # argparse: "invalid list of int value: ','"
+    return values
 
 
 def device(name: str | None) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparseinst.commands.arguments import device, positive
+from sparseinst.commands.arguments import device, listed, positive
+
+if TYPE_CHECKING:
+    from sparseinst.data import AugmentConfig
+    from sparseinst.recipes import Recipe
 
 
 def add(commands: Any) -> None:  # argparse's own type of it is private
@@ -28,6 +32,22 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     train.add_argument("--batch-size", type=positive(int), help="pictures for one forward pass")
     train.add_argument("--accumulate", type=positive(int), help="forward passes for one optimiser step")
     train.add_argument("--lr", type=positive(float), help="peak learning rate")
+    train.add_argument(
+        "--freeze",
+        type=listed(str),
+        default=(),
+        metavar="PREFIX[,PREFIX]",
+        help="parameters whose names start so never learn: backbone, encoder, decoder.mask_branch, ...",
+    )
+    train.add_argument(
+        "--multi-scale",
+        type=listed(int),
+        metavar="S[,S]",
+        help="sides of training pictures, multiples of 32: one is drawn for each batch, in place of the recipe's",
+    )
+    train.add_argument(
+        "--class-agnostic", action="store_true", help="all categories are one class, called object, from here on"
+    )
     train.add_argument("--workers", type=int, default=2, help="processes that prepare batches (default: 2)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", help="cuda, cpu, cuda:1 (default: cuda where there is one)")
@@ -48,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from sparseinst.checkpoint import initialise_from, parameter_count
     from sparseinst.data import CocoInstances, DataError
+    from sparseinst.freezing import freeze_always, learning_count
     from sparseinst.network import SparseInst
     from sparseinst.network.backbone import load_imagenet_weights
     from sparseinst.recipes import get_recipe
@@ -61,10 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     schedule = recipe.schedule.stretched(arguments.epochs) if arguments.epochs else recipe.schedule
     given = {key: getattr(arguments, key) for key in ("batch_size", "accumulate", "lr") if getattr(arguments, key)}
     recipe = replace(recipe, schedule=replace(schedule, **given))
+    if arguments.multi_scale:
+        recipe = replace(recipe, augment=_multi_scale(recipe, arguments.multi_scale))
 
-    cache = not arguments.no_cache
-    train = CocoInstances(arguments.annotations, arguments.images, keep_empty=False, cache=cache)
-    val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, cache=cache)
+    options = {"cache": not arguments.no_cache, "class_agnostic": arguments.class_agnostic}
+    train = CocoInstances(arguments.annotations, arguments.images, keep_empty=False, **options)
+    val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, **options)
     if (train.classes, train.category_ids) != (val.classes, val.category_ids):
         raise DataError(f"training has classes {train.classes}, validation {val.classes}; wanted the same")
     if not val.instance_count:
@@ -85,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.weights:
         left = initialise_from(model, arguments.weights)
         console.print(f"fine-tuning from {arguments.weights}; starting afresh: {', '.join(left) or 'nothing'}")
+    recipe = replace(recipe, schedule=freeze_always(recipe.schedule, model, arguments.freeze))
     config = RunConfig(
         out=arguments.out,
         annotations=arguments.val_annotations,
@@ -97,10 +121,22 @@ def run(arguments: argparse.Namespace) -> int:
     trainer = Trainer(recipe, contract, model, config)
     if arguments.resume:
         trainer.resume()
-    millions = parameter_count(model) / 1e6
+    learning, millions = learning_count(model, recipe.schedule) / 1e6, parameter_count(model) / 1e6
     console.print(
-        f"{recipe.name}: {millions:.2f} M parameters, {len(train)} pictures, {train.instance_count} instances"
+        f"{recipe.name}: {learning:.2f} of {millions:.2f} M parameters learn, {len(train)} pictures, "
+        f"{train.instance_count} instances"
     )
     best = trainer.fit(train, val, console)
     console.print(f"best val mask AP {best:.4f}: {arguments.out / 'best.safetensors'}")
     return 0
+
+
+def _multi_scale(recipe: Recipe, sides: tuple[int, ...]) -> AugmentConfig:
+    from sparseinst.data import AugmentConfig
+
+    if not isinstance(recipe.augment, AugmentConfig):
+        raise ValueError(
+            f"--multi-scale is for recipes that train on squares; {recipe.name} draws a short side for each picture "
+            f"by itself, of {recipe.augment.short_sides} px"
+        )
+    return replace(recipe.augment, sides=sides)
