@@ -34,6 +34,7 @@ from sparseinst.data import (
     training_batches,
 )
 from sparseinst.evaluate import evaluate, torch_engine
+from sparseinst.freezing import always_frozen, set_training_mode
 from sparseinst.losses import Counts, Criterion
 from sparseinst.network import SparseInst, normalise
 from sparseinst.optimise import average_with, build_optimizer, freeze, learning_rate
