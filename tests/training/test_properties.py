@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sparseinst.losses import Criterion, LossConfig
+from sparseinst.losses import Counts, Criterion, LossConfig
 from sparseinst.matcher import ALPHA, BETA, Matcher
 from sparseinst.network import DecoderConfig, EncoderConfig
 from sparseinst.network.decoder import Decoder
@@ -20,11 +20,12 @@ from sparseinst.network.encoder import InstanceContextEncoder, PyramidPooling
 
 CLASSES, SIDE = 4, 10
 PLAIN = LossConfig(1.0, 1.0, 1.0, 1.0)
+QUERIES = 7
 seeds = st.integers(0, 2**32 - 1)
 batch_counts = st.lists(st.integers(0, 9), min_size=1, max_size=4)  # of instances; some pictures have more than queries
 
 
-def random_batch(counts: list[int], seed: int, queries: int = 7) -> tuple[dict, list]:
+def random_batch(counts: list[int], seed: int, queries: int = QUERIES) -> tuple[dict, list]:
     """Outputs in float64 with masks from vague to sure, and targets that are soft at their borders."""
     rng = np.random.default_rng(seed)
     size = len(counts)
@@ -43,8 +44,8 @@ def random_batch(counts: list[int], seed: int, queries: int = 7) -> tuple[dict, 
     return {name: torch.from_numpy(value) for name, value in outputs.items()}, targets
 
 
-def terms_of(outputs: dict, targets: list, count: float | None = None) -> dict[str, float]:
-    return {name: value.item() for name, value in Criterion(PLAIN)(outputs, targets, count).items()}
+def terms_of(outputs: dict, targets: list, whole: Counts | None = None) -> dict[str, float]:
+    return {name: value.item() for name, value in Criterion(PLAIN)(outputs, targets, whole).items()}
 
 
 def close(expected):
@@ -56,7 +57,7 @@ def close(expected):
 def test_order_of_pictures_queries_and_targets_does_not_change_the_loss(counts, seed):
     outputs, targets = random_batch(counts, seed)
     rng = np.random.default_rng(seed + 1)
-    pictures, queries = rng.permutation(len(counts)), rng.permutation(7)
+    pictures, queries = rng.permutation(len(counts)), rng.permutation(QUERIES)
     shuffled = {name: value[pictures][:, queries] for name, value in outputs.items()}
     moved = []
     for b in pictures:
@@ -67,20 +68,17 @@ def test_order_of_pictures_queries_and_targets_does_not_change_the_loss(counts, 
 
 @settings(max_examples=40, deadline=None)
 @given(batch_counts, seeds)
-def test_the_loss_of_a_batch_is_made_of_the_losses_of_its_pictures(counts, seed):
-    """Sums add up; means over matched pairs are weighed by their number. So no picture sees another one's targets."""
+def test_the_loss_of_a_batch_is_the_sum_of_the_losses_of_its_pictures(counts, seed):
+    """Each alone, divided by the counts of all: so no picture sees another one's targets, however many it has."""
     outputs, targets = random_batch(counts, seed)
-    together = terms_of(outputs, targets, 5.0)
+    whole = Counts.of(targets, QUERIES)
+    assert whole == Counts(sum(counts), sum(min(count, QUERIES) for count in counts))
     alone = [
-        terms_of({name: value[b : b + 1] for name, value in outputs.items()}, targets[b : b + 1], 5.0)
+        terms_of({name: value[b : b + 1] for name, value in outputs.items()}, targets[b : b + 1], whole)
         for b in range(len(counts))
     ]
-    matched = np.minimum(counts, 7)
-    weights = matched / max(matched.sum(), 1)
-    for name in ("classification", "dice"):
-        assert together[name] == close(sum(terms[name] for terms in alone))
-    for name in ("mask", "objectness"):
-        assert together[name] == close(sum(w * terms[name] for w, terms in zip(weights, alone, strict=True)))
+    summed = {name: sum(terms[name] for terms in alone) for name in alone[0]}
+    assert terms_of(outputs, targets) == close(summed)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,19 +87,19 @@ def test_the_matching_is_by_dice_and_class_and_never_doubles(count, seed):
     """A swap of two pairs, or another query in place of a matched one, never raises the sum of the qualities."""
     outputs, targets = random_batch([count], seed)
     predictions, matched = Matcher()(outputs, targets)[0]
-    assert len(predictions) == len(matched) == min(count, 7)
+    assert len(predictions) == len(matched) == min(count, QUERIES)
     assert len(set(predictions.tolist())) == len(set(matched.tolist())) == len(matched)
     assert (ALPHA, BETA) == (0.8, 0.2)
     m = 1 / (1 + np.exp(-outputs["pred_masks"][0].numpy()))
     p = 1 / (1 + np.exp(-outputs["pred_logits"][0].numpy()))
-    quality = np.zeros((7, count))
-    for n, t in np.ndindex(7, count):
+    quality = np.zeros((QUERIES, count))
+    for n, t in np.ndindex(QUERIES, count):
         y = targets[0]["masks"][t].double().numpy()
         dice = 2 * (m[n] * y).sum() / ((m[n] ** 2).sum() + (y**2).sum() + 1e-4)
         quality[n, t] = dice**0.8 * p[n, targets[0]["labels"][t]] ** 0.2
     pairs = list(zip(predictions.tolist(), matched.tolist(), strict=True))
     for n, t in pairs:
-        free_queries = set(range(7)) - set(predictions.tolist())
+        free_queries = set(range(QUERIES)) - set(predictions.tolist())
         free_targets = set(range(count)) - set(matched.tolist())
         assert all(quality[other, t] <= quality[n, t] + 1e-6 for other in free_queries)
         assert all(quality[n, other] <= quality[n, t] + 1e-6 for other in free_targets)
