@@ -16,6 +16,7 @@ from sparseinst.data import AugmentConfig, ShortSideConfig
 from sparseinst.losses import LossConfig
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
 from sparseinst.variants import VARIANTS, get_variant
+from sparseinst_runtime import Contract
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,21 @@ class Recipe:
     losses: LossConfig = field(default_factory=LossConfig)
     score_threshold: float = 0.3
 
+    def for_classes(
+        self, classes: tuple[str, ...], category_ids: tuple[int, ...], name: str
+    ) -> tuple[Recipe, Contract]:
+        """The recipe with a network for these classes, and the contract of a model of that name."""
+        network = replace(self.network, decoder=replace(self.network.decoder, classes=len(classes)))
+        contract = Contract(
+            classes=classes,
+            category_ids=category_ids,
+            input_size=self.input_size,
+            max_instances=network.decoder.instances,
+            score_threshold=self.score_threshold,
+            name=name,
+        )
+        return replace(self, network=network), contract
+
 
 def compact() -> Recipe:
     """MobileNetV2, 96 channels, two convolutions a branch, 50 instances, 320 px: real time on CPU cores.
@@ -151,6 +167,35 @@ def compact_refine() -> Recipe:
     return replace(recipe, name="compact_refine", schedule=schedule)
 
 
+def compact_ablation() -> Recipe:
+    """MobileNetV2 with the published decoder's proportions at half its width, 160 px: for ablations on CPU cores.
+
+    COMMAND: `sparseinst ablation --recipe compact_ablation` with the arguments of `sparseinst train`. Its figures tell
+    what a switch does in a short training of a small network, not what it does on COCO; see docs/ablations.md.
+    """
+    early = tuple(f"backbone.features.{i}." for i in range(7))
+    return Recipe(
+        name="compact_ablation",
+        network=NetworkConfig(
+            backbone="mobilenet_v2",
+            encoder=EncoderConfig(channels=128),
+            decoder=DecoderConfig(instances=100, groups=1, channels=128, depth=4, kernel_dim=64),
+        ),
+        input_size=160,
+        schedule=Schedule(
+            phases=(Phase(8, 160, early),),
+            batch_size=8,
+            lr=6e-4,
+            backbone_lr_scale=0.25,
+            warmup=50,
+            decay="cosine",
+            clip_norm=10.0,
+            ema=0.99,
+        ),
+        augment=AugmentConfig(scale=(0.8, 1.25)),
+    )
+
+
 def published_recipe(name: str) -> Recipe:
     """A published variant, trained as published; see `variants.VARIANTS` for what each reached.
 
@@ -175,6 +220,7 @@ def published_recipe(name: str) -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "compact": compact,
     "compact_refine": compact_refine,
+    "compact_ablation": compact_ablation,
     **{name: partial(published_recipe, name) for name in VARIANTS},
 }
 

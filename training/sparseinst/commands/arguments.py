@@ -1,10 +1,15 @@
-"""Types of arguments that several commands share."""
+"""Arguments that several commands share, and what is made of them."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from sparseinst.data import CocoInstances
 
 T = TypeVar("T")
 
@@ -46,3 +51,35 @@ def device(name: str | None) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used ({reason}); wanted cpu or a GPU that is there") from error
     return name
+
+
+def add_datasets(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name the pictures to train and to evaluate on."""
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO JSON of the training pictures")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the training pictures")
+    parser.add_argument("--val-annotations", type=Path, required=True, help="COCO JSON to evaluate on")
+    parser.add_argument("--val-images", type=Path, required=True, help="folder of the pictures to evaluate on")
+    parser.add_argument(
+        "--class-agnostic", action="store_true", help="all categories are one class, called object, from here on"
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="decode pictures each time: for data larger than memory"
+    )
+
+
+def read_datasets(arguments: argparse.Namespace) -> tuple[CocoInstances, CocoInstances]:
+    """Pictures to train on, without those that show nothing, and pictures to evaluate on.
+
+    Raises:
+        DataError: one cannot be read, their classes differ, or there is nothing to evaluate on.
+    """
+    from sparseinst.data import CocoInstances, DataError
+
+    options = {"cache": not arguments.no_cache, "class_agnostic": arguments.class_agnostic}
+    train = CocoInstances(arguments.annotations, arguments.images, keep_empty=False, **options)
+    val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, **options)
+    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
+        raise DataError(f"training has classes {train.classes}, validation {val.classes}; wanted the same")
+    if not val.instance_count:
+        raise DataError(f"{arguments.val_annotations} has no instance to evaluate on; wanted at least one")
+    return train, val

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseinst.commands.arguments import device, listed, positive
+from sparseinst.commands.arguments import add_datasets, device, listed, positive, read_datasets
 
 if TYPE_CHECKING:
     from sparseinst.data import AugmentConfig
@@ -18,10 +18,7 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     """Register the command."""
     train = commands.add_parser("train", help="train a recipe on a COCO dataset")
     train.add_argument("--recipe", required=True, help="compact, or a published one (docs/variants.md)")
-    train.add_argument("--annotations", type=Path, required=True, help="COCO JSON of the training pictures")
-    train.add_argument("--images", type=Path, required=True, help="folder of the training pictures")
-    train.add_argument("--val-annotations", type=Path, required=True, help="COCO JSON to evaluate on")
-    train.add_argument("--val-images", type=Path, required=True, help="folder of the pictures to evaluate on")
+    add_datasets(train)
     train.add_argument("--out", type=Path, required=True, help="folder for weights, log and state")
     train.add_argument("--resume", action="store_true", help="go on from the state in --out")
     start = train.add_mutually_exclusive_group()
@@ -45,9 +42,6 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
         metavar="S[,S]",
         help="sides of training pictures, multiples of 32: one is drawn for each batch, in place of the recipe's",
     )
-    train.add_argument(
-        "--class-agnostic", action="store_true", help="all categories are one class, called object, from here on"
-    )
     train.add_argument("--workers", type=int, default=2, help="processes that prepare batches (default: 2)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", help="cuda, cpu, cuda:1 (default: cuda where there is one)")
@@ -57,7 +51,6 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     train.add_argument(
         "--evaluate-every", type=positive(int), default=1, help="epochs between two evaluations (default: 1)"
     )
-    train.add_argument("--no-cache", action="store_true", help="decode pictures each time: for data larger than memory")
     train.set_defaults(run=run)
 
 
@@ -67,13 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from sparseinst.checkpoint import initialise_from, parameter_count
-    from sparseinst.data import CocoInstances, DataError
     from sparseinst.freezing import freeze_always, learning_count
     from sparseinst.network import SparseInst
     from sparseinst.network.backbone import load_imagenet_weights
     from sparseinst.recipes import get_recipe
     from sparseinst.train import RunConfig, Trainer, TrainingError
-    from sparseinst_runtime import Contract
 
     console = Console()
     if (arguments.out / "state.pt").exists() and not arguments.resume:
@@ -85,24 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.multi_scale:
         recipe = replace(recipe, augment=_multi_scale(recipe, arguments.multi_scale))
 
-    options = {"cache": not arguments.no_cache, "class_agnostic": arguments.class_agnostic}
-    train = CocoInstances(arguments.annotations, arguments.images, keep_empty=False, **options)
-    val = CocoInstances(arguments.val_annotations, arguments.val_images, keep_empty=True, **options)
-    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
-        raise DataError(f"training has classes {train.classes}, validation {val.classes}; wanted the same")
-    if not val.instance_count:
-        raise DataError(f"{arguments.val_annotations} has no instance to evaluate on; wanted at least one")
-    network = replace(recipe.network, decoder=replace(recipe.network.decoder, classes=len(train.classes)))
-    contract = Contract(
-        classes=train.classes,
-        category_ids=train.category_ids,
-        input_size=recipe.input_size,
-        max_instances=network.decoder.instances,
-        score_threshold=recipe.score_threshold,
-        name=arguments.name or recipe.name,
-    )
+    train, val = read_datasets(arguments)
+    recipe, contract = recipe.for_classes(train.classes, train.category_ids, arguments.name or recipe.name)
     torch.manual_seed(arguments.seed)
-    model = SparseInst(network)
+    model = SparseInst(recipe.network)
     if arguments.backbone_weights:
         load_imagenet_weights(model.backbone, arguments.backbone_weights)
     if arguments.weights:
