@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sparseinst import load_model
 from sparseinst.checkpoint import CheckpointError, initialise_from, load_state, save_state, save_weights
-from sparseinst.network import SparseInst
+from sparseinst.network import NetworkConfig, SparseInst
 
 
 def test_weights_come_back_with_contract_and_architecture(tmp_path, small_model, small_contract):
@@ -42,13 +42,59 @@ def test_what_is_not_ours_is_refused(tmp_path):
         load_model(tmp_path / "bare.safetensors")
 
 
-def test_fine_tuning_to_other_classes_starts_only_the_class_layer_afresh(tmp_path, small_model, small_contract):
-    path = save_weights(tmp_path / "model.safetensors", small_model, small_contract)
-    other = SparseInst(replace(small_model.config, decoder=replace(small_model.config.decoder, classes=5)))
+def with_decoder(config: NetworkConfig, **changes) -> NetworkConfig:
+    return replace(config, decoder=replace(config.decoder, **changes))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_fine_tuning_to_other_classes_starts_only_the_class_layer_afresh(
+    tmp_path, small_config, small_contract, groups
+):
+    source = SparseInst(with_decoder(small_config, groups=groups))
+    path = save_weights(tmp_path / "model.safetensors", source, small_contract, half=False)
+    other = SparseInst(with_decoder(source.config, classes=5))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     left = initialise_from(other, path)
     assert left == ["decoder.inst_branch.cls_score.bias", "decoder.inst_branch.cls_score.weight"]
-    expected = small_model.encoder.fusion.weight.half().float()
-    assert torch.equal(other.encoder.fusion.weight, expected)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in left else source.state_dict()[name]), name
+
+
+def test_fine_tuning_to_the_same_classes_copies_everything(tmp_path, small_model, small_contract):
+    path = save_weights(tmp_path / "model.safetensors", small_model, small_contract, half=False)
+    torch.manual_seed(1)
+    other = SparseInst(small_model.config)
+    assert initialise_from(other, path) == []
+    assert all(torch.equal(value, small_model.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": 1}, ["decoder.groups 2, wanted 1", "unexpected: decoder.inst_branch.fc.weight", "4 misshapen: "]),
+        ({"groups": 4}, ["decoder.groups 2, wanted 4", "decoder.inst_branch.iam_conv.weight"]),
+        ({"instances": 9, "classes": 5}, ["decoder.instances 7, wanted 9", "2 misshapen: ", "iam_conv.bias (14,)"]),
+        ({"kernel_dim": 4}, ["decoder.kernel_dim 8, wanted 4", "mask_branch.projection.weight"]),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_their_tensors(tmp_path, small_model, small_contract, change, words):
+    path = save_weights(tmp_path / "model.safetensors", small_model, replace(small_contract, name="mine"))
+    other = SparseInst(with_decoder(small_model.config, **change))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"these weights were made with \(they are called 'mine'") as error:
+        initialise_from(other, path)
+    assert all(word in str(error.value) for word in words), error.value
+    assert "cls_score" not in str(error.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+def test_weights_of_another_backbone_are_refused_by_its_name(tmp_path, small_model, small_contract):
+    path = save_weights(tmp_path / "model.safetensors", small_model, small_contract)
+    other = SparseInst(replace(small_model.config, backbone="pvt_v2_b1"))
+    with pytest.raises(CheckpointError, match=r"backbone mobilenet_v2, wanted pvt_v2_b1\)") as error:
+        initialise_from(other, path)
+    assert "missing: backbone.features.patch_embed.proj.weight (64, 3, 7, 7)" in str(error.value)
+    assert "; and " in str(error.value)
 
 
 def test_a_state_of_pickled_code_is_not_executed(tmp_path):

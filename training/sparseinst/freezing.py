@@ -53,12 +53,11 @@ def set_training_mode(model: nn.Module) -> None:
 
 
 def _rest(module: nn.Module) -> None:
-    parameters = list(module.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        for child in module.children():
+            _rest(child)
+    elif next(module.parameters(), None) is not None:
         module.eval()
-        return
-    for child in module.children():
-        _rest(child)
 
 
 def _resolved(prefix: str, names: Sequence[str]) -> str:
