@@ -27,8 +27,9 @@ class Row:
     """One line of a table.
 
     Attributes:
-        label: what is written in its first column.
-        changes: `encoder.`, `decoder.` or `losses.` and a field -> its value; all others are the recipe's.
+        label: what is written in its first column; `{channels}` stands for the width of the decoder.
+        changes: `encoder.`, `decoder.` or `losses.` and a field -> its value, or a function from the recipe's value to
+            it; all others are the recipe's.
     """
 
     label: str
@@ -45,7 +46,7 @@ class Row:
         values: dict[str, dict[str, Any]] = {part: {} for part in parts}
         for key, value in self.changes.items():
             part, name = key.split(".")
-            values[part][name] = value
+            values[part][name] = value(getattr(parts[part], name)) if callable(value) else value
         made: dict[str, Any] = {part: replace(parts[part], **values[part]) for part in parts}
         network = replace(network, encoder=made["encoder"], decoder=made["decoder"])
         return replace(recipe, network=network, losses=made["losses"])
@@ -68,6 +69,10 @@ def _loss(dice: float, mask: float = 0.0, kind: str = "cross_entropy") -> dict[s
     return {"losses.dice": dice, "losses.mask": mask, "losses.pixel_loss": kind}
 
 
+def _half(width: int) -> int:
+    return width // 2
+
+
 TABLES: dict[int, Table] = {
     2: Table(
         "Instance context encoder",
@@ -81,11 +86,10 @@ TABLES: dict[int, Table] = {
     3: Table(
         "Decoder",
         (
-            Row("2 convolutions a branch", {"decoder.depth": 2}),
-            Row("4 convolutions a branch", {"decoder.depth": 4}),
-            Row("6 convolutions a branch", {"decoder.depth": 6}),
-            Row("4 convolutions of 128 channels", {"decoder.depth": 4, "decoder.channels": 128}),
-            Row("4 convolutions of 256 channels", {"decoder.depth": 4, "decoder.channels": 256}),
+            Row("2 convolutions of {channels} channels", {"decoder.depth": 2}),
+            Row("4 convolutions of {channels} channels", {"decoder.depth": 4}),
+            Row("6 convolutions of {channels} channels", {"decoder.depth": 6}),
+            Row("4 convolutions of {channels} channels", {"decoder.depth": 4, "decoder.channels": _half}),
             Row("4 convolutions, without coordinates", {"decoder.depth": 4, "decoder.coordinates": False}),
             Row("4 convolutions, the last deformable", {"decoder.depth": 4, "decoder.deformable": True}),
         ),
@@ -185,7 +189,7 @@ def run_table(
         folders = [(out / f"{run_name(recipe, plain)}-seed{seed}", seed) for seed in seeds]
         figures = [train_and_evaluate(recipe, folder, seed) for folder, seed in folders]
         yield Outcome(
-            label=row.label,
+            label=row.label.format(channels=recipe.network.decoder.channels),
             ap=tuple(f["ap"] for f in figures),
             ap50=tuple(f["ap50"] for f in figures),
             ap75=tuple(f["ap75"] for f in figures),

@@ -168,24 +168,24 @@ def compact_refine() -> Recipe:
 
 
 def compact_ablation() -> Recipe:
-    """MobileNetV2 with the published decoder's proportions at half its width, 160 px: for ablations on CPU cores.
+    """MobileNetV2 with the published decoder at a quarter of its width, 160 px: for ablations on CPU cores.
 
-    COMMAND: `sparseinst ablation --recipe compact_ablation` with the arguments of `sparseinst train`. Its figures tell
-    what a switch does in a short training of a small network, not what it does on COCO; see docs/ablations.md.
+    COMMAND: `sparseinst ablation --recipe compact_ablation` with the pictures as above. Its figures tell what a switch
+    does in a short training of a small network, not what it does on COCO; see docs/ablations.md.
     """
     early = tuple(f"backbone.features.{i}." for i in range(7))
     return Recipe(
         name="compact_ablation",
         network=NetworkConfig(
             backbone="mobilenet_v2",
-            encoder=EncoderConfig(channels=128),
-            decoder=DecoderConfig(instances=100, groups=1, channels=128, depth=4, kernel_dim=64),
+            encoder=EncoderConfig(channels=64),
+            decoder=DecoderConfig(instances=100, groups=1, channels=64, depth=4, kernel_dim=32),
         ),
         input_size=160,
         schedule=Schedule(
-            phases=(Phase(8, 160, early),),
+            phases=(Phase(10, 160, early),),
             batch_size=8,
-            lr=6e-4,
+            lr=8e-4,
             backbone_lr_scale=0.25,
             warmup=50,
             decay="cosine",
