@@ -87,17 +87,17 @@ def measure_training(
         config = RunConfig(out=Path(folder), annotations=Path("unused.json"), device=device)
         trainer = Trainer(recipe, contract, SparseInst(recipe.network), config)
         freeze(trainer.model, schedule.phases[-1].frozen)
-        watch = Stopwatch(trainer.device)
+        watch = Stopwatch(trainer.step.device)
         _lap_between_parts(trainer, watch)
-        on_gpu = trainer.device.type == "cuda"
+        on_gpu = trainer.step.device.type == "cuda"
         if on_gpu:
-            torch.cuda.reset_peak_memory_stats(trainer.device)
+            torch.cuda.reset_peak_memory_stats(trainer.step.device)
         for _ in range(warmup + repeats):
             watch.start()
             batch = next(batches)
             watch.lap("data")
             # As little as at the start of the warm-up: fresh weights on drawn targets are not to blow up.
-            trainer._step([batch], schedule.lr / 1000)
+            trainer.step([batch], schedule.lr / 1000)
             watch.lap("optimiser")
             tick()
     images = batch[0]
@@ -108,7 +108,7 @@ def measure_training(
         pictures=images.shape[0],
         milliseconds={part: 1000 * medians[part].wall for part in COLUMNS},
         processor={part: 1000 * medians[part].processor for part in COLUMNS},
-        peak_memory=torch.cuda.max_memory_allocated(trainer.device) if on_gpu else _high_water_mark(),
+        peak_memory=torch.cuda.max_memory_allocated(trainer.step.device) if on_gpu else _high_water_mark(),
     )
 
 
@@ -165,10 +165,10 @@ def _lap_between_parts(trainer: Trainer, watch: Stopwatch) -> None:
 
     trainer.model.register_forward_pre_hook(after("input"))
     trainer.model.register_forward_hook(after("forward"))
-    criterion = trainer.criterion
+    criterion = trainer.step.criterion
     criterion.matcher = cast(Any, timed(criterion.matcher, "loss", "matching"))
-    trainer.criterion = cast(Criterion, timed(criterion, "loss", "loss"))
-    trainer.optimizer.register_step_pre_hook(after("backward"))
+    trainer.step.criterion = cast(Criterion, timed(criterion, "loss", "loss"))
+    trainer.state.optimizer.register_step_pre_hook(after("backward"))
 
 
 def _high_water_mark() -> int:

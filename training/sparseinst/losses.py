@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Counts:
     matched: float
 
     @classmethod
-    def of(cls, targets: Sequence[Mapping[str, Tensor]], queries: int) -> Counts:
+    def of(cls, targets: Sequence[Mapping[str, Any]], queries: int) -> Counts:
         """Of a batch whose pictures have `queries` queries each."""
         lengths = [len(target["labels"]) for target in targets]
         return cls(sum(lengths), sum(min(length, queries) for length in lengths))

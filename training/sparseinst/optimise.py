@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,76 @@ def build_optimizer(model: SparseInst, schedule: Schedule) -> torch.optim.AdamW:
         ],
         lr=schedule.lr,
     )
+
+
+def total_batch(schedule: Schedule, processes: int = 1) -> int:
+    """Pictures for one step of the optimiser."""
+    return schedule.batch_size * schedule.accumulate * processes
+
+
+def divided(
+    schedule: Schedule,
+    *,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    lr: float | None = None,
+    processes: int = 1,
+) -> tuple[Schedule, str]:
+    """The schedule as this machine runs it: its total batch in other parts, or another total with another rate.
+
+    A recipe names its learning rate for the total batch of `schedule`. Where `accumulate` is not given, it is chosen
+    to keep that total. Where the total changes all the same, the learning rate changes in proportion.
+
+    Args:
+        schedule: the recipe's, for one process.
+        batch_size: pictures for one pass of one process; None keeps the recipe's.
+        accumulate: passes for one step; None chooses.
+        lr: peak learning rate; given, nothing is scaled.
+        processes: that share a step.
+
+    Returns:
+        The schedule, and a sentence that says how many pictures a step has and what became of the learning rate.
+    """
+    wanted, size = total_batch(schedule), batch_size or schedule.batch_size
+    passes = accumulate or max(1, round(wanted / (size * processes)))
+    total = size * passes * processes
+    rate = lr or schedule.lr * total / wanted
+    words = f"{total} pictures a step: {size} x {passes} passes x {processes} processes"
+    if lr:
+        words += f"; learning rate {lr:g} as given (the recipe: {schedule.lr:g} for {wanted})"
+    elif total != wanted:
+        words += f"; the recipe has {wanted}, so its learning rate {schedule.lr:g} becomes {rate:g} (--lr overrides)"
+    else:
+        words += f"; learning rate {rate:g}"
+    return replace(schedule, batch_size=size, accumulate=passes, lr=rate), words
+
+
+Precision = Literal["fp32", "amp"]
+
+
+class Autocast:
+    """Mixed precision of a run: bf16 where the device has it, else fp16 with loss scaling; in fp32 it does nothing.
+
+    Matching, losses and the pooling by activation maps stay in fp32 by themselves.
+
+    Attributes:
+        dtype: of most products inside `on()`.
+        scaler: scales the loss for fp16, and leaves it alone otherwise.
+    """
+
+    def __init__(self, device: torch.device, precision: Precision | None = None) -> None:
+        """None is `amp` on a GPU and `fp32` elsewhere."""
+        cuda = device.type == "cuda"
+        self.enabled = precision == "amp" if precision else cuda
+        self.device_type = device.type
+        half = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        self.dtype = half if self.enabled else torch.float32
+        self.scaler = torch.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    def on(self) -> torch.autocast:
+        """The context for a forward pass."""
+        # torch warns of fp32 as a target even where autocast is off
+        return torch.autocast(self.device_type, self.dtype if self.enabled else None, enabled=self.enabled)
 
 
 def average_with(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:

@@ -10,13 +10,28 @@ from typing import TYPE_CHECKING, Any
 from sparseinst.commands.arguments import add_datasets, device, listed, positive, read_datasets
 
 if TYPE_CHECKING:
-    from sparseinst.data import AugmentConfig
+    from rich.console import Console
+
+    from sparseinst.data import AugmentConfig, CocoInstances
+    from sparseinst.distributed import World
     from sparseinst.recipes import Recipe
+    from sparseinst.train import Trainer
+
+DESCRIPTION = """Train a recipe on a COCO dataset. On several GPUs, one process for each:
+  torchrun --nproc-per-node 8 -m sparseinst train ...
+
+A recipe names its learning rate for its total batch: --batch-size x --accumulate x processes. Where --accumulate is
+not given, it is chosen to keep that total. Where the total changes, the learning rate changes in proportion, unless
+--lr is given. See docs/training.md.
+"""
 
 
 def add(commands: Any) -> None:  # argparse's own type of it is private
     """Register the command."""
-    train = commands.add_parser("train", help="train a recipe on a COCO dataset")
+    raw = argparse.RawDescriptionHelpFormatter
+    train = commands.add_parser(
+        "train", help="train a recipe on a COCO dataset", description=DESCRIPTION, formatter_class=raw
+    )
     train.add_argument("--recipe", required=True, help="compact, or a published one (docs/variants.md)")
     add_datasets(train)
     train.add_argument("--out", type=Path, required=True, help="folder for weights, log and state")
@@ -26,9 +41,17 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     start.add_argument("--weights", type=Path, help="fine-tune from these weights of ours")
     train.add_argument("--name", help="what the model is called (default: the recipe)")
     train.add_argument("--epochs", type=positive(int), help="length of the run; the schedule stretches with it")
-    train.add_argument("--batch-size", type=positive(int), help="pictures for one forward pass")
-    train.add_argument("--accumulate", type=positive(int), help="forward passes for one optimiser step")
-    train.add_argument("--lr", type=positive(float), help="peak learning rate")
+    train.add_argument("--batch-size", type=positive(int), help="pictures for one forward pass of one process")
+    train.add_argument(
+        "--accumulate",
+        type=positive(int),
+        help="forward passes for one optimiser step (default: as many as keep the recipe's total batch)",
+    )
+    train.add_argument(
+        "--lr",
+        type=positive(float),
+        help="peak learning rate (default: the recipe's, in proportion to the total batch)",
+    )
     train.add_argument(
         "--freeze",
         type=listed(str),
@@ -46,6 +69,11 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", help="cuda, cpu, cuda:1 (default: cuda where there is one)")
     train.add_argument(
+        "--precision",
+        choices=("fp32", "amp"),
+        help="amp: 16 bits where it is safe, bf16 where the device has it (default: amp on a GPU, fp32 elsewhere)",
+    )
+    train.add_argument(
         "--save-every", type=positive(int), default=200, help="steps between two writes of the state (default: 200)"
     )
     train.add_argument(
@@ -55,24 +83,45 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train to the end of the schedule, or go on with --resume."""
-    import torch
+    """Train to the end of the schedule, or go on with --resume; in each of the processes that torchrun started."""
     from rich.console import Console
 
+    from sparseinst.distributed import joined
+
+    with joined(arguments.device) as world:
+        console = Console(quiet=not world.first)
+        trainer, train, val = world.together(lambda: _prepare(arguments, world, console))
+        best = trainer.fit(train, val, console)
+        console.print(f"best val mask AP {best:.4f}: {arguments.out / 'best.safetensors'}")
+    return 0
+
+
+def _prepare(
+    arguments: argparse.Namespace, world: World, console: Console
+) -> tuple[Trainer, CocoInstances, CocoInstances]:
+    """The run at the place where it starts or goes on, and its pictures; nothing is written yet."""
+    import torch
+
     from sparseinst.checkpoint import initialise_from, parameter_count
+    from sparseinst.distributed import device_of
     from sparseinst.freezing import freeze_always, learning_count
     from sparseinst.network import SparseInst
     from sparseinst.network.backbone import load_imagenet_weights
+    from sparseinst.optimise import divided
     from sparseinst.recipes import get_recipe
     from sparseinst.train import RunConfig, Trainer, TrainingError
 
-    console = Console()
     if (arguments.out / "state.pt").exists() and not arguments.resume:
         raise TrainingError(f"{arguments.out} holds a run already; add --resume to go on, or choose another --out")
     recipe = get_recipe(arguments.recipe)
-    schedule = recipe.schedule.stretched(arguments.epochs) if arguments.epochs else recipe.schedule
-    given = {key: getattr(arguments, key) for key in ("batch_size", "accumulate", "lr") if getattr(arguments, key)}
-    recipe = replace(recipe, schedule=replace(schedule, **given))
+    schedule, division = divided(
+        recipe.schedule.stretched(arguments.epochs) if arguments.epochs else recipe.schedule,
+        batch_size=arguments.batch_size,
+        accumulate=arguments.accumulate,
+        lr=arguments.lr,
+        processes=world.size,
+    )
+    recipe = replace(recipe, schedule=schedule)
     if arguments.multi_scale:
         recipe = replace(recipe, augment=_multi_scale(recipe, arguments.multi_scale))
 
@@ -89,13 +138,14 @@ def run(arguments: argparse.Namespace) -> int:
     config = RunConfig(
         out=arguments.out,
         annotations=arguments.val_annotations,
-        device=device(arguments.device),
+        device=device(device_of(arguments.device, world)),
         workers=arguments.workers,
         seed=arguments.seed,
         save_every=arguments.save_every,
         evaluate_every=arguments.evaluate_every,
+        precision=arguments.precision,
     )
-    trainer = Trainer(recipe, contract, model, config)
+    trainer = Trainer(recipe, contract, model, config, world)
     if arguments.resume:
         trainer.resume()
     learning, millions = learning_count(model, recipe.schedule) / 1e6, parameter_count(model) / 1e6
@@ -103,9 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{recipe.name}: {learning:.2f} of {millions:.2f} M parameters learn, {len(train)} pictures, "
         f"{train.instance_count} instances"
     )
-    best = trainer.fit(train, val, console)
-    console.print(f"best val mask AP {best:.4f}: {arguments.out / 'best.safetensors'}")
-    return 0
+    console.print(division)
+    return trainer, train, val
 
 
 def _multi_scale(recipe: Recipe, sides: tuple[int, ...]) -> AugmentConfig:
