@@ -211,7 +211,7 @@ def evaluate_masks(
     text = "".join(printed.getvalue().splitlines(keepends=True)[:12])
     return MaskEvaluation(
         summary=APSummary(text, *map(float, evaluation.stats[:12])),
-        category_ids=tuple(evaluation.params.catIds),
+        category_ids=tuple(map(int, evaluation.params.catIds)),
         precision=np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1],
         recall=np.asarray(evaluation.eval["recall"])[:, :, 0, -1],
     )
@@ -239,7 +239,8 @@ def index_annotations(
     coco = evaluator.index()
     copies = [{"iscrowd": 0, **annotation, "id": number} for number, annotation in enumerate(annotations, start=1)]
     coco.dataset = {"info": {}, "licenses": [], **dataset, "annotations": copies}
-    coco.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     for annotation in copies:
         if annotation.get("area") is None:
             annotation["area"] = float(coco_mask.area(coco.annToRLE(annotation)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.masks import segment
 
+T = TypeVar("T")
 Engine = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -41,33 +43,36 @@ def segment_pictures(
     pictures: Iterable[tuple[int, np.ndarray]],
     *,
     score_threshold: float | None = None,
+    batch_size: int = 1,
 ) -> Iterator[tuple[int, Instances]]:
-    """Segment pictures one by one.
+    """Segment pictures, by default one by one.
 
     Args:
         engine: the network with the contract's inputs and outputs, batched; see `torch_engine`.
         contract: of the engine.
         pictures: (image id, uint8 RGB [H,W,3]).
         score_threshold: by default the contract's.
+        batch_size: pictures for one run of the engine, at least 1; the last run may have fewer.
 
     Yields:
         (image id, instances in the picture's own frame).
     """
     threshold = contract.score_threshold if score_threshold is None else score_threshold
-    for image_id, picture in pictures:
-        letterbox = Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size)
-        scores, labels, masks = engine(letterbox.apply(picture, contract.pad_colour)[None])
-        yield (
-            image_id,
-            segment(
-                scores[0],
-                labels[0],
-                masks[0],
-                letterbox,
-                score_threshold=threshold,
-                mask_threshold=contract.mask_threshold,
-            ),
-        )
+    for batch in in_batches(pictures, batch_size):
+        boxes = [Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size) for _, picture in batch]
+        images = [box.apply(picture, contract.pad_colour) for box, (_, picture) in zip(boxes, batch, strict=True)]
+        for (image_id, _), box, scores, labels, masks in zip(batch, boxes, *engine(np.stack(images)), strict=True):
+            yield (
+                image_id,
+                segment(scores, labels, masks, box, score_threshold=threshold, mask_threshold=contract.mask_threshold),
+            )
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, at least 1; the last may be shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def evaluate(

@@ -37,6 +37,7 @@ class Tide:
         ap50: COCO's mask AP at IoU 0.5.
         gain: for each of `KINDS`, what AP50 gains when all errors of that kind are mended.
         count: number of errors of each kind, whatever their score.
+        not_found: number of instances that are not found, those that a mended detection would find included.
         false_positive: what AP50 gains without any false detection.
         false_negative: what AP50 gains if what is not found were not there to find; false detections stay.
     """
@@ -44,6 +45,7 @@ class Tide:
     ap50: float
     gain: dict[str, float]
     count: dict[str, int]
+    not_found: int
     false_positive: float
     false_negative: float
 
@@ -103,6 +105,7 @@ def tide(annotations: Annotations, results: list[dict[str, Any]], image_ids: Ite
         ap50=before,
         gain=gains,
         count={kind: int((missed if kind == "miss" else kinds == kind).sum()) for kind in KINDS},
+        not_found=int((~found).sum()),
         false_positive=gain(right, {}, truth),
         false_negative=gain(np.ones(len(right), bool), {}, truth[found]),
     )
