@@ -183,7 +183,7 @@ def compact_ablation() -> Recipe:
         ),
         input_size=160,
         schedule=Schedule(
-            phases=(Phase(10, 160, early),),
+            phases=(Phase(8, 160, early),),
             batch_size=8,
             lr=8e-4,
             backbone_lr_scale=0.25,
