@@ -133,7 +133,8 @@ def _prepare(
         load_imagenet_weights(model.backbone, arguments.backbone_weights)
     if arguments.weights:
         left = initialise_from(model, arguments.weights)
-        console.print(f"fine-tuning from {arguments.weights}; starting afresh: {', '.join(left) or 'nothing'}")
+        afresh = ", ".join(left) or "nothing"
+        console.print(f"fine-tuning from {arguments.weights}; starting afresh: {afresh}", markup=False, soft_wrap=True)
     recipe = replace(recipe, schedule=freeze_always(recipe.schedule, model, arguments.freeze))
     config = RunConfig(
         out=arguments.out,
@@ -153,7 +154,7 @@ def _prepare(
         f"{recipe.name}: {learning:.2f} of {millions:.2f} M parameters learn, {len(train)} pictures, "
         f"{train.instance_count} instances"
     )
-    console.print(division)
+    console.print(division, soft_wrap=True)
     return trainer, train, val
 
 
