@@ -201,7 +201,7 @@ def run_table(
 def markdown(number: int, outcomes: Sequence[Outcome]) -> str:
     """A table as Markdown; AP in percent, with its range where there are several seeds."""
     lines = [
-        f"## Table {number}: {TABLES[number].title.lower()}",
+        f"## Table {number}: {TABLES[number].title}",
         "",
         "| | AP | AP50 | AP75 | M parameters | GMACs |",
         "|---|---|---|---|---|---|",

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     outcomes: dict[int, list[Outcome]] = {}
     for number in arguments.tables:
-        console.rule(f"table {number}: {TABLES[number].title.lower()}")
+        console.rule(f"table {number}: {TABLES[number].title}")
         outcomes[number] = []
         for outcome in run_table(TABLES[number], recipe, arguments.out, arguments.seeds, runner):
             outcomes[number].append(outcome)
