@@ -120,7 +120,13 @@ def test_150_instances_for_100_queries_match_100_and_leave_the_other_pictures_al
     # Where the masks' gradient is, a pair was matched: the loss of masks that answer for nothing is zero.
     learning = outputs["pred_masks"].grad.flatten(2).any(-1).sum(1)
     assert learning.tolist() == [min(count, 100) for count in counts]
-    for b, pair in enumerate(Matcher()(outputs, targets)):
+    # The mask's loss is the mean over all matched pixels: the fifty without a query do not thin it out.
+    pairs = Matcher()(outputs, targets)
+    masks = torch.cat([outputs["pred_masks"][b, p] for b, (p, _) in enumerate(pairs)]).detach().numpy()
+    truth = torch.cat([target["masks"][t] for target, (_, t) in zip(targets, pairs, strict=True)]).numpy()
+    assert len(masks) == len(truth) == 143
+    assert terms["mask"].item() == close(5 * float((np.log1p(np.exp(masks)) - truth * masks).mean()))
+    for b, pair in enumerate(pairs):
         alone = Matcher()({name: value[b : b + 1] for name, value in outputs.items()}, targets[b : b + 1])[0]
         assert all(torch.equal(one, other) for one, other in zip(pair, alone, strict=True))
         labels, wanted = torch.zeros(100, CLASSES), targets[b]["labels"][pair[1]]
