@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sparseinst.figures import drawing
-from sparseinst.figures.activations import FigureError, Observation, stretched, to_picture
+from sparseinst.figures.activations import FigureError, Found, Observation, stretched, to_picture
 from sparseinst.figures.drawing import GREY, INK, MARGIN, PALETTE, Picture
 
 _GAP = 10  # pixels between tiles
@@ -60,8 +60,7 @@ def activation_figure(
     draw = ImageDraw.Draw(figure)
     for k, found in enumerate(shown):
         x, colour = _STRIP + k * (wide + _GAP), PALETTE[k % len(PALETTE)]
-        words = f"{classes[found.label]}  {found.score:.2f}"
-        _heading(draw, (x, wide), words, f"query {found.query}", colour)
+        _heading(draw, (x, wide), classes[found.label], found, colour)
         for g in range(rows):
             values = stretched(to_picture(maps[g, k][None], observation.letterbox)[0])
             values = np.asarray(Image.fromarray(values).resize((wide, high), Image.Resampling.BILINEAR))
@@ -80,14 +79,19 @@ def figure_size(columns: int, rows: int, tile_width: int, tile_height: int) -> t
     return width + 2 * MARGIN, _STRIP + rows * (tile_height + _GAP) - _GAP + _STRIP + 2 * MARGIN
 
 
-def _heading(draw: ImageDraw.ImageDraw, place: tuple[int, int], words: str, query: str, colour: drawing.Colour) -> None:
+def _heading(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], name: str, found: Found, colour: drawing.Colour
+) -> None:
+    """Class, score and query above a column at (x, width); of a long class name only the beginning."""
     x, wide = place
     face, light = drawing.font(14, bold=True), drawing.font(12)
+    score, query = f"  {found.score:.2f}", f"query {found.query}"
     draw.rounded_rectangle((x, 7, x + 10, 17), radius=2, fill=colour)
-    aside = light.getlength(query)
-    draw.text((x + 16, 12), drawing.fitting(words, wide - aside - 24, face), INK, face, anchor="lm")
-    if wide > aside + 60:
+    room = wide - 16 - face.getlength(score)
+    if room > light.getlength(query) + 40:
         draw.text((x + wide, 12), query, GREY, light, anchor="rm")
+        room -= light.getlength(query) + 8
+    draw.text((x + 16, 12), drawing.fitting(name, room, face) + score, INK, face, anchor="lm")
 
 
 def _sideways(figure: Image.Image, text: str, top: int, high: int) -> None:
