@@ -32,13 +32,13 @@ def start(*command: str) -> subprocess.Popen:
     )
 
 
-def processes_about(word: Path) -> dict[int, bytes]:
-    """Living processes with this path in their command line, and their environments."""
-    found = {}
+def processes_about(word: Path) -> list[int]:
+    """Living processes with this path in their command line."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if str(word).encode() in (folder / "cmdline").read_bytes():
-                found[int(folder.name)] = (folder / "environ").read_bytes()
+                found.append(int(folder.name))
         except OSError:  # it has just ended
             continue
     return found
@@ -46,10 +46,10 @@ def processes_about(word: Path) -> dict[int, bytes]:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
-    """The folder of what two processes computed; the last thing they do is to stop."""
+    """The folder of what two processes computed; at last the first one is killed, while the second waits for it."""
     folder = tmp_path_factory.mktemp("two")
     run = start(str(SCRIPT), str(folder))
-    output = run.communicate(timeout=300)[0]
+    output = run.communicate(timeout=600)[0]
     assert run.returncode == 1, output
     assert (folder / "process_1.pt").exists(), output
     assert not processes_about(folder)
@@ -135,23 +135,6 @@ def rows(out: Path) -> list[dict]:
     return [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
 
 
-def stop_after(run: subprocess.Popen, out: Path, steps: int, number: signal.Signals, rank: int | None) -> str:
-    """Wait for a step, then send a signal to torchrun or to one of its processes; gives the output."""
-    deadline = time.monotonic() + 300
-    while [row["iteration"] for row in rows(out)][-1:] < [steps] and run.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    if rank is None:
-        run.send_signal(number)
-    else:
-        mark = b"\0RANK=%d\0" % rank
-        os.kill(next(pid for pid, environment in processes_about(out).items() if mark in environment), number)
-    output = run.communicate(timeout=300)[0]
-    assert run.returncode != 0
-    assert not processes_about(out), output
-    return output
-
-
 def test_a_run_of_two_processes_is_stopped_resumed_and_equal_to_one_of_one(tmp_path, scenes):
     one, two = tmp_path / "one", tmp_path / "two"
     annotations, images = str(scenes / "instances.json"), str(scenes / "images")
@@ -161,11 +144,18 @@ def test_a_run_of_two_processes_is_stopped_resumed_and_equal_to_one_of_one(tmp_p
         *["--epochs", "2", "--workers", "0", "--save-every", "3", "--evaluate-every", "2"],
     ]
     pair = ["-m", "sparseinst", *command, "--out", str(two), *["--batch-size", "1", "--accumulate", "2"]]
-    output = stop_after(start(*pair), two, 2, signal.SIGINT, None)
+    run, deadline = start(*pair), time.monotonic() + 600
+    while len(rows(two)) < 5 and run.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    output = run.communicate(timeout=600)[0]
+    assert run.returncode != 0
     assert output.count("interrupted; go on with --resume") == 1
-    stop_after(start(*pair, "--resume"), two, 5, signal.SIGKILL, 1)
+    assert not processes_about(two), output
+
     run = start(*pair, "--resume")
-    output = run.communicate(timeout=300)[0]
+    output = run.communicate(timeout=600)[0]
     assert run.returncode == 0, output
     assert output.count("epoch 2/2: val mask AP") == 1  # the first process tells, and it alone
     assert not processes_about(two)
@@ -187,10 +177,7 @@ def test_what_a_user_gets_wrong_is_said_once_and_ends_all_processes(tmp_path, sc
         *("-m", "sparseinst", "train", "--recipe", "compact", "--annotations", "nowhere.json", "--images", "."),
         *("--val-annotations", "nowhere.json", "--val-images", ".", "--out", str(tmp_path / "out"), "--device", "cpu"),
     )
-    output = run.communicate(timeout=300)[0]
+    output = run.communicate(timeout=600)[0]
     assert run.returncode == 1
-    assert output.count("nowhere.json") == 1
-    assert (
-        'Traceback (most recent call last):\n  File "<frozen runpy>", line' not in output.split("sparseinst train:")[0]
-    )
+    assert output.count("sparseinst train: ") == 1
     assert not processes_about(tmp_path)

@@ -62,7 +62,7 @@ class Stepper:
         self.contract, self.criterion, self.autocast, self.world = contract, criterion, autocast, world
         self.seed, self.clip_norm, self.folder = seed, clip_norm, folder
         self.device = next(self.model.parameters()).device
-        # What passes go through. With several processes `learn_all_but` has it exchange gradients; they all must be here.
+        # What passes go through. `learn_all_but` makes it exchange gradients, which takes all processes at once.
         self.parallel: nn.Module = self.model
 
     def learn_all_but(self, frozen: tuple[str, ...]) -> None:
