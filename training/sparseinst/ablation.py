@@ -36,13 +36,9 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, recipe: Recipe) -> Recipe:
-        """The recipe with the changes made; instance activation is plain, unless the row says else."""
+        """The recipe with the changes made."""
         network = recipe.network
-        parts = {
-            "encoder": network.encoder,
-            "decoder": replace(network.decoder, groups=1),
-            "losses": recipe.losses,
-        }
+        parts: dict[str, Any] = {"encoder": network.encoder, "decoder": network.decoder, "losses": recipe.losses}
         values: dict[str, dict[str, Any]] = {part: {} for part in parts}
         for key, value in self.changes.items():
             part, name = key.split(".")
@@ -97,10 +93,10 @@ TABLES: dict[int, Table] = {
     4: Table(
         "Instance activation maps",
         (
-            Row("3x3, softmax", {"decoder.iam_activation": "softmax"}),
-            Row("1x1, sigmoid", {"decoder.iam_kernel": 1}),
-            Row("3x3, sigmoid"),
-            Row("3x3, ReLU, 3x3, sigmoid", {"decoder.iam_depth": 2}),
+            Row("3x3, softmax", {"decoder.groups": 1, "decoder.iam_activation": "softmax"}),
+            Row("1x1, sigmoid", {"decoder.groups": 1, "decoder.iam_kernel": 1}),
+            Row("3x3, sigmoid", {"decoder.groups": 1}),
+            Row("3x3, ReLU, 3x3, sigmoid", {"decoder.groups": 1, "decoder.iam_depth": 2}),
             Row("3x3, sigmoid, 2 groups", {"decoder.groups": 2}),
             Row("3x3, sigmoid, 4 groups", {"decoder.groups": 4}),
         ),
@@ -128,8 +124,8 @@ TABLES: dict[int, Table] = {
     7: Table(
         "Activation maps against attention",
         (
-            Row("cross-attention of queries, 4 heads", {"decoder.gathering": "cross_attention", "decoder.heads": 4}),
-            Row("instance activation maps"),
+            Row("cross-attention of queries, 4 heads", {"decoder.groups": 1, "decoder.gathering": "cross_attention"}),
+            Row("instance activation maps", {"decoder.groups": 1}),
             Row("instance activation maps, 4 groups", {"decoder.groups": 4}),
         ),
     ),
@@ -182,11 +178,10 @@ def run_table(
     Yields:
         A row's outcome, as soon as its runs are finished.
     """
-    plain = Row("").apply(base)
     for row in table.rows:
         recipe = row.apply(base)
         model = SparseInst(recipe.network)
-        folders = [(out / f"{run_name(recipe, plain)}-seed{seed}", seed) for seed in seeds]
+        folders = [(out / f"{run_name(recipe, base)}-seed{seed}", seed) for seed in seeds]
         figures = [train_and_evaluate(recipe, folder, seed) for folder, seed in folders]
         yield Outcome(
             label=row.label.format(channels=recipe.network.decoder.channels),
