@@ -58,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from sparseinst.report import assess, evaluator, write_report
-    from sparseinst_runtime.coco import read_annotations
     from sparseinst_runtime.files import atomic_write
 
     if arguments.weights and not arguments.images:
@@ -149,4 +148,6 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} is not JSON ({error}); wanted COCO results") from error
     if not isinstance(results, list) or not all(isinstance(row, dict) and wanted <= row.keys() for row in results):
         raise ValueError(f"{path} holds no COCO results; wanted a list of objects with {', '.join(sorted(wanted))}")
+    if not all(isinstance(row["segmentation"], dict) for row in results):
+        raise ValueError(f"{path} has segmentations that are no run lengths; wanted size and counts, as COCO's results")
     return results
