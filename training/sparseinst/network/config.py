@@ -47,7 +47,7 @@ class DecoderConfig:
         coordinates: two channels with the position of each cell go before the features.
         deformable: the last 3x3 convolution of each branch is a deformable one.
         gathering: how an instance's features are gathered: `iam`, or `cross_attention` of learned queries.
-        heads: of the cross-attention. Divides `channels`.
+        heads: of the cross-attention; divides `channels` there.
         rescoring: an instance's score is the root of class probability times objectness; without, the class
             probability alone.
     """
@@ -71,7 +71,7 @@ class DecoderConfig:
         """Refuse what the decoder cannot be built from."""
         if self.channels % self.groups:
             raise ValueError(f"decoder channels {self.channels} must be divisible by groups {self.groups}")
-        if self.channels % self.heads:
+        if self.gathering == "cross_attention" and self.channels % self.heads:
             raise ValueError(f"decoder channels {self.channels} must be divisible by heads {self.heads}")
         if self.iam_activation not in get_args(Activation):
             raise ValueError(f"iam_activation is {self.iam_activation!r}; wanted sigmoid or softmax")

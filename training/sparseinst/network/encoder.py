@@ -22,11 +22,11 @@ def averaging_matrix(cells: int, bins: int, like: Tensor) -> Tensor:
     Bin i averages cells floor(i*cells/bins) ... ceil((i+1)*cells/bins)-1, exactly as `adaptive_avg_pool` does, for
     sizes that do not divide as well. A matrix product is what every engine runs and computes alike.
     """
-    matrix = torch.zeros(bins, cells)
+    matrix = torch.zeros(bins, cells, dtype=like.dtype)
     for i in range(bins):
         start, stop = i * cells // bins, -(-(i + 1) * cells // bins)
         matrix[i, start:stop] = 1 / (stop - start)
-    return matrix.to(device=like.device, dtype=like.dtype)
+    return matrix.to(like.device)
 
 
 def pool(features: Tensor, bins: int) -> Tensor:
