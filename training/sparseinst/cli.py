@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sparseinst.commands import benchmark, datasets, evaluate, figures, predict, published, train
+from sparseinst.commands import ablation, benchmark, datasets, evaluate, figures, predict, published, train
 
 EXAMPLES = """examples:
   sparseinst train --recipe compact --annotations train.json --images train/ \\
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("sparseinst", description=__doc__, epilog=EXAMPLES, formatter_class=raw)
     commands = top.add_subparsers(dest="command", required=True)
-    for module in (train, evaluate, predict, published, datasets, benchmark, figures):
+    for module in (train, evaluate, predict, published, datasets, benchmark, figures, ablation):
         module.add(commands)
     return top
 
