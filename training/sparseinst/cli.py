@@ -13,6 +13,8 @@ EXAMPLES = """examples:
   sparseinst train ... --resume                      goes on where a killed run stopped
   sparseinst evaluate --weights runs/compact/best.safetensors --annotations val.json --images val/
   sparseinst predict --weights runs/compact/best.safetensors picture.jpg --out predictions/
+  sparseinst figures activations --weights runs/compact/best.safetensors picture.jpg --out maps.png
+  sparseinst benchmark --variant r50_giam --sizes 320 640
   sparseinst import-checkpoint sparse_inst_r50_giam.pth --variant r50_giam --out r50_giam.safetensors
 """
 
