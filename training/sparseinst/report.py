@@ -118,9 +118,8 @@ class Report:
 
     def error_table(self) -> Table:
         """For a rich console."""
-        table = Table(
-            "error", "meaning", title=f"What AP50 {self.errors.ap50:.3f} would gain without one kind of error"
-        )
+        title = f"Errors: what AP50 {self.errors.ap50:.3f} would gain without them"
+        table = Table("error", "meaning", title=title, title_justify="left")
         table.add_column("errors", justify="right")
         table.add_column("dAP50", justify="right")
         for row in self._errors():
