@@ -11,11 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torchvision.ops import FrozenBatchNorm2d
 
 from sparseinst import SparseInst, load_model
 from sparseinst.checkpoint import save_weights
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
+from sparseinst.network.frozen_norm import NormedConv2d
 from sparseinst.network.head import ServingModel, normalise
 from sparseinst_export import onnx as exporter
 from sparseinst_export.cli import main
@@ -55,11 +55,14 @@ def save_lively(path: Path, groups: int) -> Path:
     decoder = DecoderConfig(len(CLASSES), CONTRACT.max_instances, groups, channels=32, depth=1, kernel_dim=16)
     model = SparseInst(NetworkConfig("mobilenet_v2", EncoderConfig(channels=32), decoder)).eval()
 
-    def fit(norm: FrozenBatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
-        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+    def fit(conv: NormedConv2d, _: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        norm = conv.norm[0]  # fresh: so far it changes nothing
+        norm.running_mean.copy_(output.mean((0, 2, 3)))
+        norm.running_var.copy_(output.var((0, 2, 3)))
+        factor, shift = norm.affine()
+        return output * factor.view(-1, 1, 1) + shift.view(-1, 1, 1)
 
-    hooks = [m.register_forward_pre_hook(fit) for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
+    hooks = [m.register_forward_hook(fit) for m in model.modules() if isinstance(m, NormedConv2d)]
     with torch.no_grad():
         model.backbone(normalise(torch.from_numpy(smooth_pictures(8, CONTRACT.input_size, seed=99)), CONTRACT))
         model.decoder.inst_branch.iam_conv.weight.mul_(30)

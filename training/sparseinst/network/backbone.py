@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 from sparseinst.network.deformable import DeformableConv2d
+from sparseinst.network.frozen_norm import freeze_norms
 from sparseinst.state_dicts import read_state_dict
 
 
@@ -48,7 +48,7 @@ class MobileNetV2(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = freeze_batch_norm_2d(mobilenet_v2(weights=None).features[: self.taps[-1] + 1])
+        self.features = cast(nn.Sequential, freeze_norms(mobilenet_v2(weights=None).features[: self.taps[-1] + 1]))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B,3,H,W] normalised -> [C3, C4, C5]."""
@@ -107,7 +107,7 @@ def resnet(name: str, *, deformable: bool = False) -> TimmBackbone:
             plain = block.conv2
             block.conv2 = DeformableConv2d(plain.in_channels, plain.out_channels, plain.stride[0])
             block.conv2.weight = plain.weight  # as initialised for a ResNet
-    backbone.features = cast(nn.ModuleDict, freeze_batch_norm_2d(backbone.features))
+    backbone.features = cast(nn.ModuleDict, freeze_norms(backbone.features))
     return backbone
 
 
