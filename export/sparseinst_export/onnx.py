@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError
 from sparseinst import load_model
 from sparseinst.network.head import ServingModel
 from sparseinst_export.engines import onnxruntime_engine
-from sparseinst_export.verify import Difference, ExportError, compare, smooth_pictures
+from sparseinst_export.precision import TOLERANCES, HalfSparseInst, Precision
+from sparseinst_export.verify import FP32, Difference, ExportError, Tolerance, compare, smooth_pictures
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.files import atomic_write
 
@@ -54,7 +55,9 @@ class Export:
     differences: tuple[Difference, ...]
 
 
-def export_onnx(weights: Path, out: Path, batches: Sequence[np.ndarray] | None = None) -> Export:
+def export_onnx(
+    weights: Path, out: Path, batches: Sequence[np.ndarray] | None = None, precision: Precision = "fp32"
+) -> Export:
     """Write weights as an ONNX graph, and contract.json beside it.
 
     Args:
@@ -62,6 +65,7 @@ def export_onnx(weights: Path, out: Path, batches: Sequence[np.ndarray] | None =
         out: the ONNX file to write; it and contract.json in its folder are replaced when everything holds.
         batches: pictures to compare ONNX Runtime with PyTorch on, each uint8 RGB [B,S,S,3]; one and three smooth
             random pictures by default.
+        precision: of the network inside; inputs, outputs and scoring are the same in both.
 
     Raises:
         ExportError: the graph does not hold the contract, or computes something else than the weights in PyTorch.
@@ -73,12 +77,13 @@ def export_onnx(weights: Path, out: Path, batches: Sequence[np.ndarray] | None =
     if batches is None:
         batches = [smooth_pictures(count, contract.input_size, seed=count) for count in CHECKED_BATCHES]
     serving = ServingModel(model, contract).eval()
-    graph = build_graph(serving, contract)
-    onnx.helper.set_model_props(graph, describe(contract, weights))
+    traced = ServingModel(HalfSparseInst(model), contract).eval() if precision == "fp16" else serving
+    graph = build_graph(traced, contract)
+    onnx.helper.set_model_props(graph, describe(contract, weights, precision))
     check_signature(graph, contract)
     onnx.checker.check_model(graph, full_check=True)
     data = graph.SerializeToString(deterministic=True)
-    differences = verify(data, serving, contract, batches)
+    differences = verify(data, serving, contract, batches, TOLERANCES[precision])
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, data)
     beside = atomic_write(out.with_name("contract.json"), contract.to_json())
@@ -112,10 +117,11 @@ def build_graph(serving: ServingModel, contract: Contract) -> onnx.ModelProto:
     return model
 
 
-def describe(contract: Contract, weights: Path) -> dict[str, str]:
+def describe(contract: Contract, weights: Path, precision: Precision) -> dict[str, str]:
     """What the file says about itself, under ONNX's `metadata_props`."""
     return {
         "contract": contract.to_json(),
+        "precision": precision,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "torch_version": str(torch.__version__),
         "onnx_version": onnx.__version__,
@@ -137,25 +143,30 @@ def check_signature(model: onnx.ModelProto, contract: Contract) -> None:
 
 
 def verify(
-    data: bytes, serving: ServingModel, contract: Contract, batches: Sequence[np.ndarray]
+    data: bytes,
+    serving: ServingModel,
+    contract: Contract,
+    batches: Sequence[np.ndarray],
+    tolerance: Tolerance = FP32,
 ) -> tuple[Difference, ...]:
-    """Compare ONNX Runtime with PyTorch, batch by batch.
+    """Compare ONNX Runtime with PyTorch in float32, batch by batch.
 
     Args:
         data: the ONNX file's bytes.
         serving: the network it was exported from.
         contract: the graph's.
         batches: pictures, each uint8 RGB [B,S,S,3].
+        tolerance: what each batch is held to.
 
     Raises:
-        ExportError: a batch differs by more than the tolerances of `verify.Difference`.
+        ExportError: a batch differs by more than that.
     """
     engine = onnxruntime_engine(data)
     differences = []
     for batch in batches:
         with torch.inference_mode():
             expected = [tensor.numpy() for tensor in serving(torch.from_numpy(batch))]
-        difference = compare(expected, engine(batch), contract.mask_threshold)
+        difference = compare(expected, engine(batch), contract.mask_threshold, tolerance)
         if not difference.holds:
             raise ExportError(f"ONNX Runtime does not give what PyTorch gives; {difference}; nothing was written")
         differences.append(difference)

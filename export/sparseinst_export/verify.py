@@ -19,11 +19,38 @@ MASK_STEPS = 1  # a probability near a rounding boundary may land on the next of
 # Share of the mask values that may do so: 255 times the mean error of a probability, here 2e-5. PyTorch's own float32
 # lies 1e-3 from its float64 on networks with random weights, two float32 engines up to 2.3e-3 from one another.
 MASK_SHARE = 5e-3
+# fp16 against fp32, the shipped network on all scenes: scores differ by 5e-3, the labels of 1% of the instances, none
+# of them likelier than 0.13, and masks by 22 steps; 2% of their values differ at all.
+FP16_SCORE_TOLERANCE = 1e-2
+FP16_LABELS = 0.05  # share of the instances: the best class of two that are nearly level
+FP16_MASK_STEPS = 32  # on the border of an object, where the logit is near 0 and steepest in the probability
+FP16_MASK_SHARE = 5e-2
 GRID = 10  # cells across a smooth picture before it is scaled up
 
 
 class ExportError(ValueError):
     """An export that cannot be done or does not hold; the message gives the figures, or what was got and wanted."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an engine may lie from the expected outputs; see `Difference` for the figures.
+
+    Attributes:
+        score: largest `score_error`.
+        labels: largest share of instances with another label, in [0, 1].
+        mask_steps: largest `mask_steps`.
+        mask_share: largest `mask_share`.
+    """
+
+    score: float = SCORE_TOLERANCE
+    labels: float = 0.0
+    mask_steps: int = MASK_STEPS
+    mask_share: float = MASK_SHARE
+
+
+FP32 = Tolerance()
+FP16 = Tolerance(FP16_SCORE_TOLERANCE, FP16_LABELS, FP16_MASK_STEPS, FP16_MASK_SHARE)
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,8 @@ class Difference:
         labels: number of instances with another label.
         mask_steps: largest difference of two mask values, in steps of 1/255.
         mask_share: share of mask values that differ, in [0, 1].
+        instances: number of instances compared, over all pictures.
+        tolerance: what `holds` asks for.
     """
 
     batch: int
@@ -45,19 +74,24 @@ class Difference:
     labels: int
     mask_steps: int
     mask_share: float
+    instances: int
+    tolerance: Tolerance = FP32
 
     @property
     def holds(self) -> bool:
         """Whether everything is within tolerance; false where a score is not a number."""
-        scores_hold = self.score_error <= SCORE_TOLERANCE
-        return scores_hold and not self.labels and self.mask_steps <= MASK_STEPS and self.mask_share <= MASK_SHARE
+        wanted = self.tolerance
+        scores_hold = self.score_error <= wanted.score and self.labels <= wanted.labels * self.instances
+        return scores_hold and self.mask_steps <= wanted.mask_steps and self.mask_share <= wanted.mask_share
 
     def __str__(self) -> str:
+        wanted = self.tolerance
         return (
             f"batch {self.batch}: scores differ by {self.score:.1e}, "
-            f"{max(self.score_error, 0):.1e} beyond what pixels at the mask threshold move ({SCORE_TOLERANCE:.0e}), "
-            f"labels of {self.labels} instances (0), masks by {self.mask_steps} steps of 1/255 ({MASK_STEPS}) "
-            f"on {self.mask_share:.1e} of their values ({MASK_SHARE:.0e})"
+            f"{max(self.score_error, 0):.1e} beyond what pixels at the mask threshold move ({wanted.score:.0e}), "
+            f"labels of {self.labels} instances ({int(wanted.labels * self.instances)}), "
+            f"masks by {self.mask_steps} steps of 1/255 ({wanted.mask_steps}) "
+            f"on {self.mask_share:.1e} of their values ({wanted.mask_share:.0e})"
         )
 
 
@@ -83,7 +117,7 @@ def movable(expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_thre
     """How far two scores may lie apart though every probability is the same up to rounding: float64 [B,N].
 
     A score holds maskness, the mean probability of the pixels above the threshold t, and jumps when a pixel crosses t.
-    A pixel that did so is on the fence: in one output it is round(255 t), since masks differ by a step at most. With n
+    A pixel that may have done so is on the fence: round(255 t) lies between its two values, or is one of them. With n
     pixels surely inside, of mean p, and k on the fence, maskness lies in [(n p + k t) / (n + k), p]: the lower end is
     1 - k/(n+k) (1 - t/p) >= 1 - k/(n+k) (1-t) of the upper. With n = 0 it may fall to 0.
 
@@ -93,20 +127,23 @@ def movable(expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_thre
         mask_threshold: t, that of the contract.
     """
     level = round(255 * mask_threshold)
-    on_fence = (expected[2] == level) | (got[2] == level)
+    on_fence = (np.minimum(expected[2], got[2]) <= level) & (np.maximum(expected[2], got[2]) >= level)
     fence = np.count_nonzero(on_fence, axis=(-2, -1))
     sure = np.count_nonzero((expected[2] > level) & ~on_fence, axis=(-2, -1))
     share = np.where(sure > 0, 1 - mask_threshold, 1.0) * fence / np.maximum(sure + fence, 1)
     return np.asarray(np.maximum(expected[0], got[0]) * share)
 
 
-def compare(expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_threshold: float) -> Difference:
+def compare(
+    expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_threshold: float, tolerance: Tolerance = FP32
+) -> Difference:
     """Compare the contract's three outputs of one batch.
 
     Args:
         expected: scores float32 [B,N], labels int32 [B,N], masks uint8 [B,N,m,m].
         got: the same from the engine.
         mask_threshold: that of the contract.
+        tolerance: what the difference is held to.
 
     Raises:
         ExportError: a shape or dtype differs, so that there is nothing to compare.
@@ -125,4 +162,6 @@ def compare(expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_thre
         labels=int(np.count_nonzero(got[1] != labels)),
         mask_steps=int(steps.max()),
         mask_share=float(np.count_nonzero(steps) / steps.size),
+        instances=labels.size,
+        tolerance=tolerance,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparseinst.network.head import score
-from sparseinst_export.verify import SCORE_TOLERANCE, ExportError, compare, smooth_pictures
+from sparseinst_export.verify import FP16, SCORE_TOLERANCE, ExportError, compare, smooth_pictures
 
 THRESHOLD = 0.45
 ROUNDING = 1e-6  # two float32 engines apart, on one probability
@@ -98,3 +98,23 @@ def test_smooth_pictures_are_the_same_for_the_same_seed():
     assert (pictures.shape, pictures.dtype) == ((2, 64, 64, 3), np.uint8)
     assert np.array_equal(pictures, smooth_pictures(2, 64, seed=3))
     assert not np.array_equal(pictures, smooth_pictures(2, 64, seed=4))
+
+
+def test_half_precision_is_held_to_its_own_tolerance():
+    expected = outputs(np.concatenate([blobs(0.9, 0)] * 20))
+    got = [expected[0] * (1 + FP16.score / 2), expected[1].copy(), expected[2].copy()]
+    got[1][0, 0] = 1  # one of 20
+    got[2][0, 0, 0] = got[2][0, 0, 0] - FP16.mask_steps
+    assert compare(expected, got, THRESHOLD, FP16).holds
+    assert not compare(expected, got, THRESHOLD).holds
+    for output, wrong in enumerate((got[0] * 1.1, got[1] + 1, got[2] - 1)):
+        beyond = [*got[:output], wrong, *got[output + 1 :]]
+        assert not compare(expected, beyond, THRESHOLD, FP16).holds
+
+
+def test_a_pixel_may_cross_the_threshold_by_more_than_a_step_in_half_precision():
+    before, after = blobs(0.9, 16), blobs(0.9, 16)
+    before[0, -1], after[0, -1] = THRESHOLD + 0.01, THRESHOLD - 0.01
+    difference = compare(outputs(before), outputs(after), THRESHOLD, FP16)
+    assert difference.score > FP16.score, "the jump must be worth a rule"
+    assert difference.holds, str(difference)
