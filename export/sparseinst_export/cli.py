@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sparseinst_export.commands import evaluate, onnx, repository, verify
+from sparseinst_export.commands import check_tensorrt, evaluate, onnx, repository, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("sparseinst-export", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (onnx, evaluate, verify, repository):
+    for module in (onnx, evaluate, verify, check_tensorrt, repository):
         module.add(commands)
     return parser
 
