@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 SIDE = 480  # pixels of a panel
 STRIP = 34  # pixels of a line of text
+RINGED = 24  # places that differ: as many are ringed, more can be seen without
+RING = 14  # pixels of a panel, radius; what is larger than the ring is not ringed
 MARGIN = 0.15  # of the instance's longer side, around it
 # RGB of Okabe and Ito's palette, which people who see fewer colours can tell apart.
-BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
+BLUE, RED = (0, 114, 178), (213, 94, 0)
 WHITE, INK, GREY = (255, 255, 255), (32, 32, 32), (128, 128, 128)
 
 
 def draw_pair(
     picture: np.ndarray, pair: Pair, sides: tuple[str, str], classes: Sequence[str], file_name: str
 ) -> np.ndarray:
-    """Three panels: expected (blue), got (orange), and on a pale picture what only one of them has, in its colour.
+    """Three panels: expected (blue), got (red), and on a pale picture what only one of them has, in its colour.
 
     Args:
         picture: RGB uint8 [H,W,3].
@@ -45,15 +47,16 @@ def draw_pair(
     pale = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     pale = cv2.addWeighted(pale, 0.4, np.full_like(pale, 255), 0.6, 0)
     pale[masks[0] & ~masks[1]] = BLUE
-    pale[masks[1] & ~masks[0]] = ORANGE
-    panels = [_tint(picture, masks[0], BLUE), _tint(picture, masks[1], ORANGE), pale]
+    pale[masks[1] & ~masks[0]] = RED
+    panels = [_tint(picture, masks[0], BLUE), _tint(picture, masks[1], RED), pale]
+    squares = [_panel(panel, window) for panel in panels]
+    _ring(squares[2], masks[0] ^ masks[1], window)
     words = [f"{name}: {_words(side, classes)}" for name, side in zip(sides, (pair.expected, pair.got), strict=True)]
     pixels, either = int((masks[0] ^ masks[1]).sum()), int((masks[0] | masks[1]).sum())
-    words.append(f"only one: {pixels} of {either} px")
-    captions = zip(words, (BLUE, ORANGE, INK), strict=True)
+    words.append(f"differ: {pixels} of {either} px")
+    captions = zip(words, (BLUE, RED, INK), strict=True)
     columns = [
-        np.vstack([_line(text, SIDE, colour), _panel(panel, window)])
-        for (text, colour), panel in zip(captions, panels, strict=True)
+        np.vstack([_line(text, SIDE, colour), panel]) for (text, colour), panel in zip(captions, squares, strict=True)
     ]
     gap = np.full((SIDE + STRIP, 6, 3), 255, np.uint8)
     body = np.hstack([columns[0], gap, columns[1], gap, columns[2]])
@@ -101,13 +104,32 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
 def _panel(picture: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
     """The window of a picture in a grey square: pixels enlarged as they are, or shrunk by area."""
     part = np.ascontiguousarray(picture[window])
-    scale = SIDE / max(part.shape[:2])
-    size = (max(1, int(part.shape[1] * scale)), max(1, int(part.shape[0] * scale)))
+    scale, size, (left, top) = _placed(window)
     part = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
     panel = np.full((SIDE, SIDE, 3), GREY, np.uint8)
-    top, left = (SIDE - part.shape[0]) // 2, (SIDE - part.shape[1]) // 2
-    panel[top : top + part.shape[0], left : left + part.shape[1]] = part
+    panel[top : top + size[1], left : left + size[0]] = part
     return panel
+
+
+def _placed(window: tuple[slice, slice]) -> tuple[float, tuple[int, int], tuple[int, int]]:
+    """How a window lies in its panel: scale, (width, height), (left, top)."""
+    rows, columns = (part.stop - part.start for part in window)
+    scale = SIDE / max(rows, columns)
+    size = (max(1, int(columns * scale)), max(1, int(rows * scale)))
+    return scale, size, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
+
+
+def _ring(panel: np.ndarray, differs: np.ndarray, window: tuple[slice, slice]) -> None:
+    """Circle few and small places, which nobody would find."""
+    scale, _, (left, top) = _placed(window)
+    part = np.ascontiguousarray(differs[window]).astype(np.uint8)
+    count, _, boxes, centres = cv2.connectedComponentsWithStats(part, connectivity=8)
+    if count - 1 > RINGED:
+        return
+    for box, (x, y) in zip(boxes[1:], centres[1:], strict=True):
+        if max(box[2], box[3]) * scale < RING:
+            at = (round(left + (x + 0.5) * scale), round(top + (y + 0.5) * scale))
+            cv2.circle(panel, at, RING, INK, 1, cv2.LINE_AA)
 
 
 def _line(text: str, width: int, colour: tuple[int, int, int]) -> np.ndarray:

@@ -45,8 +45,9 @@ class Tolerances:
     mask_share: float = 1e-4
 
 
-# float32: the sums' order alone. fp16, and TensorRT's TF32 with its equally short mantissa: measured, see the tests.
-PRECISIONS = {"fp32": Tolerances(), "fp16": Tolerances(score=2e-2, mask_share=5e-2)}
+# float32 differs by the order of its sums: by 5e-6 and 0 for the shipped network on all scenes, fp16 by 5e-3 and 5e-3.
+# What multiplies in TF32, as TensorRT does, has a mantissa as short as fp16's.
+PRECISIONS = {"fp32": Tolerances(), "fp16": Tolerances(score=1e-2, mask_share=2e-2)}
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ class Verification:
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
         stopped = [f"{engine}: {problem}" for engine, problem in self.broken.items()]
+        if not self.comparisons:
+            stopped.append("no engine was compared with PyTorch; wanted one that runs here, or served results")
         return stopped + [sentence for comparison in self.comparisons for sentence in comparison.failures]
 
     @property
