@@ -22,6 +22,9 @@ the way of a model:
                                                            the graph, checked against the weights, and contract.json
   sparseinst-export evaluate --onnx build/mine/model.onnx --annotations val.json --images val/
                                                            its COCO mask AP, to hold against that of the weights
+  sparseinst-export verify --weights runs/mine/best.safetensors --onnx build/mine/model.onnx \\
+      --annotations val.json --images val/ --out build/mine/verify
+                                                           every engine against PyTorch, as a report
   sparseinst-export repository --onnx build/mine/model.onnx --out build/model_repository
                                                            a folder that Triton serves
 """
