@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -26,6 +27,7 @@ from sparseinst.network import NetworkConfig, SparseInst
 from sparseinst.network.decoder import pool_by_activation
 from sparseinst.optimise import average_with, build_optimizer, divided, freeze, learning_rate
 from sparseinst.recipes import RECIPES, Phase, Schedule, get_recipe
+from sparseinst.run_log import RunLog
 from sparseinst.train import RunConfig, Trainer, TrainingError
 from sparseinst_runtime import Contract
 
@@ -309,6 +311,31 @@ def test_a_total_batch_is_kept_where_it_can_be_and_the_rate_follows_it_where_not
     given, words = divided(schedule, batch_size=4, accumulate=4, lr=3e-4)
     assert given.lr == 3e-4
     assert "learning rate 0.0003 as given" in words
+
+
+def test_an_interrupt_waits_for_the_whole_step_to_be_logged(tmp_path):
+    log = RunLog(tmp_path, active=True)
+    log.begin()
+    steps = []
+
+    def step() -> None:
+        log.step(1, 0, lr=0.1, losses={"loss": 2.0}, gradient_norm=1.0, pictures=8)
+        steps.append("after the interrupt")
+
+    with log.opened(Console(quiet=True), 0, 1):
+        add_scalar, names = log._board.add_scalar, []
+
+        def interrupted(name: str, *rest) -> None:
+            signal.raise_signal(signal.SIGINT)
+            names.append(name)
+            add_scalar(name, *rest)
+
+        log._board.add_scalar = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            step()
+    assert names == ["loss/loss", "lr", "gradient_norm", "images_per_second"]
+    assert [row["iteration"] for row in rows(tmp_path)] == [1]
+    assert steps == []
 
 
 def arguments(scenes: Path, out: Path, *more: str) -> list[str]:

@@ -7,6 +7,7 @@ through a gloo group of its own: it needs no GPU, and waits longer than a watchd
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(days=2)  # how long processes wait for the first one to evaluate
+MOMENT = 2.0  # seconds; what ended another process (Ctrl-C, torchrun) mostly ends this one within them
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 T = TypeVar("T")
@@ -147,21 +149,29 @@ def joined(device: str | None) -> Iterator[World]:
     if own.startswith("cuda"):
         torch.cuda.set_device(own)
     try:
-        distributed.init_process_group("nccl" if own.startswith("cuda") else "gloo")
-        world = World(rank, size, local_rank, distributed.new_group(backend="gloo", timeout=PATIENCE))
-        yield world
-        world.wait()  # the first one may still be writing
+        with _other_processes_may_go(rank, size):
+            distributed.init_process_group("nccl" if own.startswith("cuda") else "gloo")
+            world = World(rank, size, local_rank, distributed.new_group(backend="gloo", timeout=PATIENCE))
+            yield world
+            world.wait()  # the first one may still be writing
     except KeyboardInterrupt:
         if rank:
             raise SystemExit(130) from None  # the first process says it for all
         raise
+    # Not after a failure: it could wait for processes that are gone.
+    distributed.destroy_process_group()
+
+
+@contextmanager
+def _other_processes_may_go(rank: int, size: int) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
+        time.sleep(MOMENT)
         if rank:
             raise SystemExit(1) from None
         raise ConnectionError(
             f"another of the {size} processes is gone; what it printed says why. Go on with --resume"
         ) from error
-    # Not after a failure: it could wait for processes that are gone.
-    distributed.destroy_process_group()

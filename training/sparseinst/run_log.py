@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,22 +80,44 @@ class RunLog:
         if self._board is None or self._progress is None:
             return
         norm = gradient_norm if math.isfinite(gradient_norm) else None
-        self.write({"iteration": iteration, "epoch": epoch, "lr": lr, **losses, "gradient_norm": norm})
         rate = pictures / (time.perf_counter() - self._since)
         scalars = {f"loss/{name}": value for name, value in losses.items()}
         scalars |= {"lr": lr, "gradient_norm": gradient_norm, "images_per_second": rate}
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, iteration)
+        with interrupt_afterwards():
+            self.write({"iteration": iteration, "epoch": epoch, "lr": lr, **losses, "gradient_norm": norm})
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, iteration)
         self._progress(epoch, iteration, losses, rate)
 
     def evaluation(self, iteration: int, epoch: int, summary: dict[str, Any]) -> None:
         """The twelve numbers of an evaluation, after `epoch` epochs."""
-        self.write({"iteration": iteration, "epoch": epoch, "val": summary})
-        if self._board is not None:
-            self._board.add_scalar("val/mask_ap", summary["ap"], iteration)
+        with interrupt_afterwards():
+            self.write({"iteration": iteration, "epoch": epoch, "val": summary})
+            if self._board is not None:
+                self._board.add_scalar("val/mask_ap", summary["ap"], iteration)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a line."""
         if self.active:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def interrupt_afterwards() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, not inside.
+
+    Raised inside the queue that TensorBoard's thread reads, it can lose that thread's wake-up; closing the board would
+    then wait for two minutes.
+    """
+    if threading.current_thread() is not threading.main_thread():  # others are never interrupted
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
