@@ -20,6 +20,7 @@ the way of a model:
   sparseinst train ... --out runs/mine                     weights with their contract
   sparseinst-export onnx --weights runs/mine/best.safetensors --out build/mine/model.onnx
                                                            the graph, checked against the weights, and contract.json
+  sparseinst-export check-tensorrt build/mine/model.onnx   whether TensorRT's parser and compiler take it, without a GPU
   sparseinst-export evaluate --onnx build/mine/model.onnx --annotations val.json --images val/
                                                            its COCO mask AP, to hold against that of the weights
   sparseinst-export verify --weights runs/mine/best.safetensors --onnx build/mine/model.onnx \\
