@@ -115,7 +115,7 @@ def measure(
     if picture is not None and height != width:
         raise ValueError(f"a picture is letterboxed into squares; got the input size {height}x{width}")
     original = setting.original if picture is None else (picture.shape[0], picture.shape[1])
-    letterbox = Letterbox.fit(*original, max(size))
+    letterbox = Letterbox.fit(original[0], original[1], max(size))
     if picture is None:
         pixels = np.random.default_rng(0).integers(0, 256, (setting.batch_size, height, width, 3), np.uint8)
         drawn = _draw(letterbox, setting.instances)
@@ -134,9 +134,11 @@ def measure(
                 scores, labels, masks = (output.cpu().numpy() for output in serving(images))
                 watch.lap("scoring")
                 for b in range(setting.batch_size):
-                    outputs = drawn if picture is None else (scores[b], labels[b], masks[b])
+                    kept = drawn if picture is None else (scores[b], labels[b], masks[b])
                     found = segment(
-                        *outputs,
+                        kept[0],
+                        kept[1],
+                        kept[2],
                         letterbox,
                         score_threshold=contract.score_threshold,
                         mask_threshold=contract.mask_threshold,

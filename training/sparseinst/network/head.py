@@ -5,10 +5,12 @@ Shapes: B batch, N instances, K classes, S input side, m = S/4.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from sparseinst.network.sparseinst import SparseInst
+from sparseinst.network.config import NetworkConfig
 from sparseinst_runtime import Contract
 
 
@@ -59,15 +61,20 @@ def class_confidence(outputs: dict[str, Tensor], *, rescoring: bool = True) -> t
 
 
 class ServingModel(nn.Module):
-    """The contract as a module: normalisation, network and scoring in one graph."""
+    """The contract as a module: normalisation, network and scoring in one graph.
 
-    def __init__(self, model: SparseInst, contract: Contract) -> None:
+    Args:
+        model: a SparseInst, or what has its `config` and gives its outputs.
+        contract: pixel statistics and thresholds.
+    """
+
+    def __init__(self, model: nn.Module, contract: Contract) -> None:
         super().__init__()
         self.model, self.contract = model, contract
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 RGB [B,S,S,3] -> scores float32 [B,N], labels int32 [B,N], masks uint8 [B,N,m,m] = round(255 p)."""
         outputs = self.model(normalise(image, self.contract))
-        rescoring = self.model.config.decoder.rescoring
+        rescoring = cast(NetworkConfig, self.model.config).decoder.rescoring
         scores, labels, probabilities = score(outputs, self.contract.mask_threshold, rescoring=rescoring)
         return scores, labels.int(), (probabilities * 255).round().to(torch.uint8)
