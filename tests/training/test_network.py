@@ -13,7 +13,7 @@ from torchvision.models import mobilenet_v2
 
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
 from sparseinst.network.backbone import BACKBONES, build_backbone, load_imagenet_weights
-from sparseinst.network.decoder import InstanceBranch, append_coordinates, pool_by_activation
+from sparseinst.network.decoder import CrossAttention, InstanceBranch, append_coordinates, pool_by_activation
 from sparseinst.network.deformable import DeformableConv2d
 from sparseinst.network.encoder import pool
 
@@ -234,3 +234,13 @@ def test_only_darknets_learn_their_batch_norms(name: str, moves: bool):
     before = {key: value.clone() for key, value in backbone.named_buffers() if "running" in key}
     backbone(torch.randn(2, 3, 64, 64))
     assert any(not torch.equal(before[key], value) for key, value in backbone.named_buffers() if key in before) == moves
+
+
+def test_attention_step_by_step_is_the_frameworks():
+    torch.manual_seed(0)
+    module = CrossAttention(DecoderConfig(instances=5, groups=1, channels=16, heads=4, gathering="cross_attention"))
+    torch.nn.init.normal_(module.attention.in_proj_bias)
+    features = torch.randn(3, 16, 4, 6)
+    cells = features.flatten(2).transpose(1, 2)
+    expected, _ = module.attention(module.queries.expand(3, -1, -1), cells, cells)
+    torch.testing.assert_close(module(features), expected)

@@ -64,9 +64,19 @@ class CrossAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,N,C]."""
         cells = features.flatten(2).transpose(1, 2)  # [B,hw,C]
-        queries = self.queries.expand(len(cells), -1, -1)
-        gathered: Tensor = self.attention(queries, cells, cells, need_weights=False)[0]
-        return gathered
+        attention, channels = self.attention, self.queries.shape[1]
+        # Step by step: what nn.MultiheadAttention does in one call is exported for the traced batch size only.
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        queries = self._split(F.linear(self.queries, weight[:channels], bias[:channels])[None])
+        keys, values = F.linear(cells, weight[channels:], bias[channels:]).chunk(2, dim=-1)
+        keys, values = self._split(keys), self._split(values)
+        gathered = F.scaled_dot_product_attention(queries.expand(keys.shape[0], -1, -1, -1), keys, values)
+        projected: Tensor = attention.out_proj(gathered.transpose(1, 2).flatten(2))
+        return projected
+
+    def _split(self, vectors: Tensor) -> Tensor:
+        """[B,L,C] -> [B,heads,L,C/heads]."""
+        return vectors.unflatten(-1, (self.attention.num_heads, -1)).transpose(1, 2)
 
 
 class InstanceBranch(nn.Module):
