@@ -60,9 +60,9 @@ def broken(repository, tmp_path) -> Path:
 
 def test_ready_means_a_picture_went_through_and_two_servers_do_not_disturb_each_other(repository, serve_python):
     with TritonServer(repository, python=serve_python) as first:
-        assert inferences(first) == 1
+        assert wait_until(lambda: inferences(first) == 1)  # counted when the answer has gone out
         with TritonServer(repository, python=serve_python) as second:
-            assert inferences(second) == 1
+            assert wait_until(lambda: inferences(second) == 1)  # counted when the answer has gone out
             both = regions(os.getpid())
         left = regions(os.getpid())
         assert left < both, "the second server's shared memory is gone, the first one's is not"

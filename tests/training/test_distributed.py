@@ -64,7 +64,7 @@ def assert_same(two: dict, one: dict) -> None:
         assert mine.keys() == wanted.keys()
         scale = max(float(gradient.abs().max()) for gradient in wanted.values())
         for name in wanted:
-            torch.testing.assert_close(mine[name], wanted[name], rtol=1e-3, atol=1e-4 * scale)
+            torch.testing.assert_close(mine[name], wanted[name], rtol=1e-3, atol=3e-4 * scale)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
