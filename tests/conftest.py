@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell hands SIGINT over as ignored to what it runs in the background; programs that tests interrupt would inherit it.
+# A shell hands SIGINT over as ignored to what it runs in the background, and programs that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
