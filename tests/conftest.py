@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell hands SIGINT over as ignored to what it runs in the background, and programs that tests start would inherit that.
+# What a shell runs in the background ignores SIGINT, and programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
