@@ -151,7 +151,7 @@ def test_a_run_of_two_processes_is_stopped_resumed_and_equal_to_one_of_one(tmp_p
     run.send_signal(signal.SIGINT)
     output = run.communicate(timeout=600)[0]
     assert run.returncode != 0
-    assert output.count("interrupted; go on with --resume") == 1
+    assert output.count("interrupted; go on with --resume") == 1, output
     assert not processes_about(two), output
 
     run = start(*pair, "--resume")

@@ -211,6 +211,11 @@ class CocoInstances:
             readable = cv2.countNonZero(mask.T) == coco_mask.area(rle)
         except ValueError:
             readable = False
+        except TypeError as error:
+            if "__array__" not in str(error):
+                raise
+            # NumPy 2 asks pycocotools for the array a second time; a Ctrl-C between the two comes out as this.
+            raise KeyboardInterrupt from error
         if not readable:
             raise DataError(f"{self._source}: the mask of annotation {instance.annotation_id} is unreadable")
         return mask
