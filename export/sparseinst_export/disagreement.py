@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from sparseinst_runtime.rle import decode_rle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def encode_png(picture: np.ndarray) -> bytes:
 def _mask(side: Seen | None, height: int, width: int) -> np.ndarray:
     if side is None:
         return np.zeros((height, width), np.bool_)
-    return np.asarray(coco_mask.decode({"size": [height, width], "counts": side.rle}), np.bool_)
+    return np.asarray(decode_rle({"size": [height, width], "counts": side.rle}), np.bool_)
 
 
 def _words(side: Seen | None, classes: Sequence[str]) -> str:

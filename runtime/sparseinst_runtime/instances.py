@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
+
+from sparseinst_runtime.rle import decode_rle
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Instances:
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """One mask, decoded: bool [H, W]."""
-        return np.ascontiguousarray(coco_mask.decode(self._rle(self.rles[index])), np.bool_)
+        return np.ascontiguousarray(decode_rle(self._rle(self.rles[index])), np.bool_)
 
     def masks(self) -> NDArray[np.bool_]:
         """All masks, decoded: bool [K, H, W]. K full-size masks: for many instances go one by one with `mask`."""

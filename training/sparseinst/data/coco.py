@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from sparseinst_runtime.contract import OBJECT
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.limits import PictureError
+from sparseinst_runtime.rle import decode_rle
 
 # No picture is near this size. pycocotools walks along a polygon's edges, and ends the process where memory does.
 FAR = 100_000
@@ -206,16 +207,11 @@ class CocoInstances:
                 rle = instance.shape
             else:
                 rle = coco_mask.merge(coco_mask.frPyObjects(instance.shape, picture.height, picture.width))
-            mask: np.ndarray = coco_mask.decode(rle)
+            mask: np.ndarray = decode_rle(rle)
             # Where the runs of a broken RLE end early, pycocotools leaves what happened to be in memory.
             readable = cv2.countNonZero(mask.T) == coco_mask.area(rle)
         except ValueError:
             readable = False
-        except TypeError as error:
-            if "__array__" not in str(error):
-                raise
-            # NumPy 2 asks pycocotools for the array a second time; a Ctrl-C between the two comes out as this.
-            raise KeyboardInterrupt from error
         if not readable:
             raise DataError(f"{self._source}: the mask of annotation {instance.annotation_id} is unreadable")
         return mask

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 
 from sparseinst.data.coco import FAR, DataError
 from sparseinst.datasets.source import Drawn, Source, read_classes, read_png, read_text
+from sparseinst_runtime.rle import decode_rle
 
 _CHORD = 0.1  # how far the polygon of a circle may cut into it, in pixels
 
@@ -175,7 +176,5 @@ def _join(parts: list[np.ndarray], height: int, width: int) -> list[np.ndarray] 
         return parts
     union = np.zeros((height, width), np.uint8)
     for part, drawn in zip(parts, is_mask, strict=True):
-        union |= (
-            part if drawn else coco_mask.decode(coco_mask.frPyObjects([part.ravel().tolist()], height, width))[..., 0]
-        )
+        union |= part if drawn else decode_rle(coco_mask.frPyObjects([part.ravel().tolist()], height, width)[0])
     return union

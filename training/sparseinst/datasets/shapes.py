@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from sparseinst.data.coco import FAR
 from sparseinst.datasets.findings import Findings
+from sparseinst_runtime.rle import decode_rle
 
 # One cell of the network's mask grid, which has a quarter of the input's side.
 TINY_AREA = 16
@@ -72,7 +73,7 @@ def _from_runs(
     rle = {"size": size, "counts": counts.encode()}
     try:
         # Where the runs of a broken RLE end early, pycocotools leaves what happened to be in memory.
-        readable = cv2.countNonZero(coco_mask.decode(rle).T) == coco_mask.area(rle)
+        readable = cv2.countNonZero(decode_rle(rle).T) == coco_mask.area(rle)
     except ValueError:
         readable = False
     if not readable:
