@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from sparseinst_server.locate import InstallationError, locate
-from sparseinst_server.server import ServerError, TritonServer
+from sparseinst_server.server import CONTROL, ServerError, TritonServer
 
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,6 +49,7 @@ def _serve(options: argparse.Namespace) -> None:
     with TritonServer(
         options.repository,
         config_name=options.config_name,
+        control=options.control,
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
@@ -91,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config-name", default="cpu", help="take configs/NAME.pbtxt of the models that have it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--control",
+        choices=tuple(CONTROL),
+        default="none",
+        help="poll: take up new versions by itself; explicit: load what it is told to (default: %(default)s)",
     )
     parser.add_argument("--http-port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one (default: %(default)s)")

@@ -16,11 +16,17 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from sparseinst_server.locate import Installation, locate
 from sparseinst_server.log import explain
 
+Control = Literal["none", "poll", "explicit"]
+CONTROL: dict[Control, list[str]] = {
+    "none": [],
+    "poll": ["--repository-poll-secs=1"],
+    "explicit": ["--load-model=*"],
+}
 LOG_READ = 1 << 24  # bytes of the log to look for a reason in; a start writes about 20 KB
 
 
@@ -37,6 +43,8 @@ class TritonServer:
     Args:
         repository: folder of models, as `sparseinst-export repository` writes it.
         config_name: Triton's --model-config-name; "cpu" takes configs/cpu.pbtxt of each model that has one.
+        control: Triton's --model-control-mode: "none" serves what lies there at the start, "poll" looks for changes
+            every second, "explicit" loads all models at the start and later what it is told to.
         http_port, grpc_port, metrics_port: 0 takes a free one.
         host: address to listen on; the default cannot be reached from other machines.
         log: file for everything Triton says, overwritten; with None only errors get to see it.
@@ -58,6 +66,7 @@ class TritonServer:
         repository: str | os.PathLike[str],
         *,
         config_name: str = "cpu",
+        control: Control = "none",
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -70,6 +79,7 @@ class TritonServer:
         self.repository = Path(repository).resolve()
         self.log = Path(log).resolve() if log is not None else None
         self._config_name = config_name
+        self._control = control
         self._host = host
         self._wanted = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
@@ -165,6 +175,8 @@ class TritonServer:
             str(installation.tritonserver),
             f"--model-repository={self.repository}",
             f"--model-config-name={self._config_name}",
+            f"--model-control-mode={self._control}",
+            *CONTROL[self._control],
             "--disable-auto-complete-config",  # what the config files say, and nothing guessed
             f"--backend-directory={folder / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
