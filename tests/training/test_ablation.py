@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from sparseinst.ablation import TABLES, Outcome, Row, markdown, run_name
+from sparseinst.ablation_settings import SettingsError, hold_settings
 from sparseinst.cli import main
 from sparseinst.losses import Counts, Criterion
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, SparseInst
@@ -76,13 +78,19 @@ def test_a_table_shows_the_mean_of_its_seeds_and_their_range():
     ]
 
 
-def test_the_command_writes_tables_and_repeats_nothing(scenes, tmp_path, monkeypatch, base, capsys):
-    tiny = replace(base, name="tiny", input_size=64, schedule=replace(base.schedule.stretched(1), batch_size=4))
-    tiny = replace(tiny, schedule=replace(tiny.schedule, phases=(replace(tiny.schedule.phases[0], size=64),)))
+@pytest.fixture
+def command(scenes, tmp_path, monkeypatch, base) -> list[str]:
+    """Without `--tables`; a training takes seconds."""
+    schedule = replace(base.schedule.stretched(1), batch_size=4)
+    schedule = replace(schedule, phases=(replace(schedule.phases[0], size=64),))
+    tiny = replace(base, name="tiny", input_size=64, schedule=schedule)
     monkeypatch.setitem(RECIPES, "tiny", lambda: tiny)
+    monkeypatch.setitem(RECIPES, "larger", lambda: replace(tiny, name="larger", input_size=96))
     data = [f"--{val}{name}={scenes}/{file}" for val in ("", "val-") for name, file in FILES.items()]
-    command = ["ablation", "--recipe", "tiny", *data, "--out", str(tmp_path), "--device", "cpu", "--workers", "0"]
+    return ["ablation", "--recipe", "tiny", *data, "--out", str(tmp_path), "--device", "cpu", "--workers", "0"]
 
+
+def test_the_command_writes_tables_and_repeats_nothing(command, scenes, tmp_path, capsys):
     assert main([*command, "--tables", "6"]) == 0
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/last.safetensors")}
     assert len(weights) == 3, "scoring without objectness needs no training of its own"
@@ -95,3 +103,54 @@ def test_the_command_writes_tables_and_repeats_nothing(scenes, tmp_path, monkeyp
     assert weights == {path: path.stat().st_mtime_ns for path in weights}
     assert (tmp_path / "ablation.md").read_text() == text
     assert "from step" not in capsys.readouterr().out.rpartition("table 6")[2]
+
+    moved = shutil.copytree(scenes, tmp_path / "elsewhere")
+    assert main([*(word.replace(str(scenes), str(moved)) for word in command), "--tables", "6"]) == 0
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
+
+    fewer = json.loads((scenes / "instances.json").read_text())
+    fewer["annotations"].pop()
+    (tmp_path / "fewer.json").write_text(json.dumps(fewer))
+    shutil.copy(moved / "images" / "scene_00.jpg", moved / "images" / "scene_01.jpg")
+    (tmp_path / "weights.pt").write_bytes(b"never read, only compared")
+    for change, words in (
+        (["--epochs", "3"], "recipe.schedule.phases.0.epochs 1 -> 3;"),
+        (["--recipe", "larger"], "recipe.name tiny -> larger, recipe.input_size 64 -> 96;"),
+        (["--annotations", str(tmp_path / "fewer.json")], "settings: --annotations SHA-256 "),
+        (["--val-annotations", str(tmp_path / "fewer.json")], "settings: --val-annotations SHA-256 "),
+        (["--images", str(moved / "images")], "settings: --images 16 pictures of "),
+        (["--val-images", str(moved / "images")], "settings: --val-images 16 pictures of "),
+        (["--class-agnostic"], "settings: --class-agnostic False -> True;"),
+        (["--backbone-weights", str(tmp_path / "weights.pt")], "settings: --backbone-weights none -> SHA-256 "),
+    ):
+        assert main([*command, *change, "--tables", "2", "6"]) == 1, change
+        error = capsys.readouterr().err
+        assert f"{tmp_path} holds runs, base-seed0 first, that were made with other settings: " in error
+        assert words in error
+        assert error.endswith("; go on with what they were made with, or choose another --out\n")
+    assert (tmp_path / "ablation.md").read_text() == text
+    assert len(list(tmp_path.glob("*-seed*"))) == 3
+
+
+def test_settings_bind_from_the_first_run_on(tmp_path):
+    hold_settings(tmp_path, {"--images": "some", "sizes": [1, 2]})
+    hold_settings(tmp_path, {"--images": "others", "sizes": [1, 2]})  # the first call came to nothing
+    run = tmp_path / "base-seed0"
+    run.mkdir()
+    hold_settings(tmp_path, {"--images": "some", "sizes": [1, 2]})
+    (run / "state.pt").touch()
+    hold_settings(tmp_path, {"--images": "some", "sizes": [1, 2]})
+    with pytest.raises(SettingsError, match=r"settings: --images some -> none, sizes.1 2 -> 3, new none -> 0;"):
+        hold_settings(tmp_path, {"sizes": [1, 3], "new": 0})
+    hold_settings(tmp_path, {"--images": "some", "sizes": [1, 2]})
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "but no settings.json that says"), ("{", "is not JSON")])
+def test_runs_that_nobody_knows_the_settings_of_are_refused(tmp_path, text, words):
+    (tmp_path / "base-seed0").mkdir()
+    (tmp_path / "base-seed0" / "ap.json").touch()
+    if text:
+        (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(SettingsError, match=f"holds runs, base-seed0 first, .*{words}.*choose another --out"):
+        hold_settings(tmp_path, {})
+    assert (tmp_path / "settings.json").exists() == bool(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
         "ablation",
         help="train and evaluate the rows of the paper's tables 2 to 7",
         description="Train and evaluate the rows of the paper's tables 2 to 7 on a COCO dataset; writes ablation.md and"
-        " ablation.json into --out after each row. Finished runs are not repeated, interrupted ones are resumed.",
+        " ablation.json into --out after each row. Finished runs are not repeated, interrupted ones are resumed; a call"
+        " with other settings than those in --out is refused.",
     )
     ablation.add_argument("--tables", type=int, nargs="+", choices=range(2, 8), default=list(range(2, 8)))
     ablation.add_argument("--recipe", default="compact_ablation", help="what the rows change (default: %(default)s)")
@@ -39,10 +40,18 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the tables one after the other."""
+    """Run the tables one after the other.
+
+    Raises:
+        SettingsError: --out holds runs of another recipe, length, dataset or backbone.
+        DataError: annotations or pictures cannot be read.
+        ValueError: a recipe or device that does not exist.
+        OSError: a file cannot be read or written.
+    """
     from rich.console import Console
 
     from sparseinst.ablation import TABLES, Outcome, markdown, run_table, to_json
+    from sparseinst.ablation_settings import hold_settings
     from sparseinst.recipes import get_recipe
     from sparseinst_runtime.files import atomic_write
 
@@ -51,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.epochs:
         recipe = replace(recipe, schedule=recipe.schedule.stretched(arguments.epochs))
     arguments.device = device(arguments.device)
-    runner = Runner(arguments, console)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    hold_settings(arguments.out, _settings(arguments, recipe))
+    runner = Runner(arguments, console)
     outcomes: dict[int, list[Outcome]] = {}
     for number in arguments.tables:
         console.rule(f"table {number}: {TABLES[number].title}")
@@ -65,6 +75,23 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"{outcome.label}: AP {', '.join(f'{value:.4f}' for value in outcome.ap)}")
     console.print(f"tables in {arguments.out / 'ablation.md'}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """All that decides what a row comes to, besides the seed, which its folder is named after."""
+    from sparseinst.ablation_settings import checksum, dataset_settings
+
+    annotations, images = dataset_settings(arguments.annotations, arguments.images)
+    val_annotations, val_images = dataset_settings(arguments.val_annotations, arguments.val_images)
+    return {
+        "--annotations": annotations,
+        "--images": images,
+        "--val-annotations": val_annotations,
+        "--val-images": val_images,
+        "--class-agnostic": arguments.class_agnostic,
+        "--backbone-weights": checksum(arguments.backbone_weights) if arguments.backbone_weights else None,
+        "recipe": asdict(recipe),
+    }
 
 
 class Runner:
