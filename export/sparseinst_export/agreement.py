@@ -1,7 +1,7 @@
 """How far two engines agree on pictures: tensor by tensor where both are at hand, instance by instance always.
 
 Figures are gathered picture by picture; of a mask nothing stays but one overlap, and the run lengths of the worst pair.
-Shapes: B batch, N queries of the network, K instances of a picture, m mask side.
+Shapes: B batch, N queries of the network, K instances of a picture, mh x mw mask maps.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Answer:
 
 
 def answer(outputs: Sequence[np.ndarray], box: Letterbox, contract: Contract) -> Answer:
-    """The instances in an engine's outputs for one picture: scores [1,N], labels [1,N], masks [1,N,m,m].
+    """The instances in an engine's outputs for one picture: scores [1,N], labels [1,N], masks [1,N,mh,mw].
 
     Raises:
         ValueError: scores that are not finite, labels without a class, shapes or dtypes that do not fit together.

@@ -1,4 +1,4 @@
-"""An exported graph as a function uint8 [B,S,S,3] -> scores [B,N], labels [B,N], masks [B,N,m,m], all NumPy.
+"""An exported graph as a function uint8 [B,H,W,3] -> scores [B,N], labels [B,N], masks [B,N,mh,mw], all NumPy.
 
 That is what training's `evaluate` takes, so that every engine is judged by the code that judges the network itself.
 Outputs come in the graph's order, which `onnx.check_signature` holds to the contract's. Each engine imports its library
@@ -25,9 +25,8 @@ def onnxruntime_engine(graph: Path | bytes) -> Engine:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        scores, labels, masks = session.run(None, {name: images})
-        return scores, labels, masks
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(session.run(None, {name: images}))
 
     return run
 
@@ -41,9 +40,8 @@ def openvino_engine(graph: Path | bytes) -> Engine:
     core = openvino.Core()
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        scores, labels, masks = request.infer(images).to_tuple()  # copies: the next call does not change them
-        return scores, labels, masks
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(request.infer(images).to_tuple())  # copies: the next call does not change them
 
     return run
 

@@ -16,13 +16,16 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import DecodeError
+from torch import nn
 
 from sparseinst import load_model
 from sparseinst.network.head import ServingModel
 from sparseinst_export.engines import onnxruntime_engine
+from sparseinst_export.graph_options import AS_TRAINED, GraphOptions
+from sparseinst_export.inspection import extra_outputs, inspected
 from sparseinst_export.precision import TOLERANCES, HalfSparseInst, Precision
-from sparseinst_export.verify import FP32, Difference, ExportError, Tolerance, compare, smooth_pictures
-from sparseinst_runtime.contract import Contract
+from sparseinst_export.verify import FP32, Difference, ExportError, Tolerance, compare, relative_error, smooth_pictures
+from sparseinst_runtime.contract import Contract, TensorSpec
 from sparseinst_runtime.files import atomic_write
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ OPSET = 20  # TensorRT 10 and 11, OpenVINO and ONNX Runtime read it
 BATCH = "batch"  # name of the dynamic dimension
 TRACED_BATCH = 2  # export specialises on 0 and 1
 CHECKED_BATCHES = (1, 3)  # both others than the traced one
+SERVED = 3  # outputs of the contract; what follows is extra
 WORTH_HALVING = 1024  # values; below, a cast costs more than it saves
 TENSOR_TYPES = {"UINT8": onnx.TensorProto.UINT8, "INT32": onnx.TensorProto.INT32, "FP32": onnx.TensorProto.FLOAT}
 
@@ -42,58 +46,76 @@ class Export:
 
     Attributes:
         graph: the ONNX file.
-        contract: contract.json beside it.
+        contract: contract.json beside it; None for a graph that no repository can take.
         size: bytes of the ONNX file.
         nodes: operators in the graph.
         differences: how far ONNX Runtime lay from PyTorch, one for each checked batch.
     """
 
     graph: Path
-    contract: Path
+    contract: Path | None
     size: int
     nodes: int
     differences: tuple[Difference, ...]
 
 
 def export_onnx(
-    weights: Path, out: Path, batches: Sequence[np.ndarray] | None = None, precision: Precision = "fp32"
+    weights: Path,
+    out: Path,
+    batches: Sequence[np.ndarray] | None = None,
+    precision: Precision = "fp32",
+    options: GraphOptions = AS_TRAINED,
 ) -> Export:
     """Write weights as an ONNX graph, and contract.json beside it.
 
     Args:
         weights: safetensors file of a training, with its contract inside.
         out: the ONNX file to write; it and contract.json in its folder are replaced when everything holds.
-        batches: pictures to compare ONNX Runtime with PyTorch on, each uint8 RGB [B,S,S,3]; one and three smooth
-            random pictures by default.
+        batches: pictures to compare ONNX Runtime with PyTorch on, each uint8 RGB [B,H,W,3]; one and three smooth
+            random pictures by default, or as many as a fixed batch has.
         precision: of the network inside; inputs, outputs and scoring are the same in both.
+        options: other sizes and outputs than those of the weights' contract.
 
     Raises:
         ExportError: the graph does not hold the contract, or computes something else than the weights in PyTorch.
-        ContractError: the contract inside the weights does not hold together.
+        ContractError: the contract inside the weights, or one of the options, does not hold.
+        ValueError: more instances than the network has, or activation maps of one that has none.
     """
     if out.suffix != ".onnx":
         raise ExportError(f"out is {out}; wanted a file name that ends in .onnx")
     model, contract = load_model(weights)
+    contract = options.apply(contract)
     if batches is None:
-        batches = [smooth_pictures(count, contract.input_size, seed=count) for count in CHECKED_BATCHES]
-    serving = ServingModel(model, contract).eval()
-    traced = ServingModel(HalfSparseInst(model), contract).eval() if precision == "fp16" else serving
-    graph = build_graph(traced, contract)
+        counts = CHECKED_BATCHES if options.batch is None else (options.batch,)
+        batches = [smooth_pictures(count, contract.input_size, seed=count) for count in counts]
+    serving = inspected(ServingModel(model, contract), options.extras).eval()
+    half = ServingModel(HalfSparseInst(model), contract) if precision == "fp16" else None
+    traced = serving if half is None else inspected(half, options.extras).eval()
+    outputs = (*contract.outputs, *extra_outputs(model, contract, options.extras))
+    graph = build_graph(traced, contract, outputs, options.batch)
     onnx.helper.set_model_props(graph, describe(contract, weights, precision))
-    check_signature(graph, contract)
+    check_signature(graph, contract, outputs, options.batch)
     onnx.checker.check_model(graph, full_check=True)
     data = graph.SerializeToString(deterministic=True)
     differences = verify(data, serving, contract, batches, TOLERANCES[precision])
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, data)
-    beside = atomic_write(out.with_name("contract.json"), contract.to_json())
+    beside = atomic_write(out.with_name("contract.json"), contract.to_json()) if options.servable else None
     return Export(out, beside, len(data), len(graph.graph.node), differences)
 
 
-def build_graph(serving: ServingModel, contract: Contract) -> onnx.ModelProto:
-    """Trace the network into an ONNX graph that names nothing but the contract's tensors and the network's weights."""
-    size = contract.input_size
-    image = torch.from_numpy(smooth_pictures(TRACED_BATCH, size))
+def build_graph(
+    serving: nn.Module, contract: Contract, outputs: Sequence[TensorSpec], batch: int | None = None
+) -> onnx.ModelProto:
+    """Trace the network into an ONNX graph that names nothing but these tensors and the network's weights.
+
+    Args:
+        serving: the network with its scoring, in eval mode.
+        contract: of the graph.
+        outputs: what it gives, in the order of `serving`.
+        batch: the one batch size that is taken; None for any.
+    """
+    image = torch.from_numpy(smooth_pictures(TRACED_BATCH if batch is None else batch, contract.input_size))
     program = torch.onnx.export(
         serving,
         (image,),
@@ -101,8 +123,8 @@ def build_graph(serving: ServingModel, contract: Contract) -> onnx.ModelProto:
         external_data=False,
         opset_version=OPSET,
         input_names=[contract.input.name],
-        output_names=[spec.name for spec in contract.outputs],
-        dynamic_shapes={"image": {0: torch.export.Dim(BATCH, min=1)}},
+        output_names=[spec.name for spec in outputs],
+        dynamic_shapes={"image": {0: torch.export.Dim(BATCH, min=1)}} if batch is None else None,
         verbose=False,
     )
     if program is None:
@@ -111,9 +133,9 @@ def build_graph(serving: ServingModel, contract: Contract) -> onnx.ModelProto:
     _forget_origin(model)
     _store_halves(model.graph)
     for tensor in (*model.graph.input, *model.graph.output):
-        batch = tensor.type.tensor_type.shape.dim[0]
-        if batch.dim_param:  # the exporter's own symbol; a fixed number stays and is refused by check_signature
-            batch.dim_param = BATCH
+        first = tensor.type.tensor_type.shape.dim[0]
+        if first.dim_param:  # the exporter's own symbol; a fixed number stays and is refused by check_signature
+            first.dim_param = BATCH
     return model
 
 
@@ -128,23 +150,34 @@ def describe(contract: Contract, weights: Path, precision: Precision) -> dict[st
     }
 
 
-def check_signature(model: onnx.ModelProto, contract: Contract) -> None:
+def check_signature(
+    model: onnx.ModelProto,
+    contract: Contract,
+    outputs: Sequence[TensorSpec] | None = None,
+    batch: int | None = None,
+) -> None:
     """Hold a graph's inputs and outputs against the contract: names, order, dtypes and shapes.
+
+    Args:
+        model: the graph.
+        contract: of the graph.
+        outputs: what it is to give; by default the contract's outputs.
+        batch: the one batch size that it is to take; None for any.
 
     Raises:
         ExportError: one differs; the message names it.
     """
-    specs = (contract.input, *contract.outputs)
+    specs = (contract.input, *(contract.outputs if outputs is None else outputs))
     tensors = (*model.graph.input, *model.graph.output)
     got = [(t.name, t.type.tensor_type.elem_type, tuple(_dims(t))) for t in tensors]
-    wanted = [(spec.name, TENSOR_TYPES[spec.dtype], (BATCH, *spec.shape)) for spec in specs]
+    wanted = [(spec.name, TENSOR_TYPES[spec.dtype], (batch or BATCH, *spec.shape)) for spec in specs]
     if got != wanted:
         raise ExportError(f"the graph takes and gives {got}; the contract wants {wanted} (name, ONNX type, shape)")
 
 
 def verify(
     data: bytes,
-    serving: ServingModel,
+    serving: nn.Module,
     contract: Contract,
     batches: Sequence[np.ndarray],
     tolerance: Tolerance = FP32,
@@ -153,9 +186,9 @@ def verify(
 
     Args:
         data: the ONNX file's bytes.
-        serving: the network it was exported from.
+        serving: the network it was exported from, in float32.
         contract: the graph's.
-        batches: pictures, each uint8 RGB [B,S,S,3].
+        batches: pictures, each uint8 RGB [B,H,W,3].
         tolerance: what each batch is held to.
 
     Raises:
@@ -166,9 +199,16 @@ def verify(
     for batch in batches:
         with torch.inference_mode():
             expected = [tensor.numpy() for tensor in serving(torch.from_numpy(batch))]
-        difference = compare(expected, engine(batch), contract.mask_threshold, tolerance)
+        got = engine(batch)
+        difference = compare(expected[:SERVED], got[:SERVED], contract.mask_threshold, tolerance)
         if not difference.holds:
             raise ExportError(f"ONNX Runtime does not give what PyTorch gives; {difference}; nothing was written")
+        for one, other in zip(expected[SERVED:], got[SERVED:], strict=True):
+            if not (error := relative_error(one, other)) <= tolerance.logits:
+                raise ExportError(
+                    f"ONNX Runtime does not give what PyTorch gives; an extra output of shape {one.shape} lies "
+                    f"{error:.1e} of its largest value away ({tolerance.logits:.0e}); nothing was written"
+                )
         differences.append(difference)
     return tuple(differences)
 

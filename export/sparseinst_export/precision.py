@@ -38,7 +38,7 @@ class HalfSparseInst(nn.Module):
             )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """[B,3,S,S] float32, normalised -> logits in fp16, named as those of SparseInst."""
+        """[B,3,H,W] float32, normalised -> logits in fp16, named as those of SparseInst."""
         return cast("dict[str, Tensor]", self.network(images.half()))
 
 
@@ -46,29 +46,13 @@ def _fold(module: nn.Module) -> None:
     # Variances can be smaller than fp16's smallest number: norms are worked into weights and biases before the cast.
     for name, child in module.named_children():
         if isinstance(child, NormedConv2d):
-            setattr(module, name, _plain(child))
+            setattr(module, name, child.plain())
         elif isinstance(child, FoldedNorm):
             setattr(module, name, nn.Identity())
         elif isinstance(child, FrozenBatchNorm2d | nn.BatchNorm2d):
             _forget_statistics(child)
         else:
             _fold(child)
-
-
-def _plain(conv: NormedConv2d) -> nn.Conv2d:
-    factor, shift = conv.norm[0].affine()
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        cast("tuple[int, int]", conv.kernel_size),
-        cast("tuple[int, int]", conv.stride),
-        cast("tuple[int, int]", conv.padding),
-        cast("tuple[int, int]", conv.dilation),
-        conv.groups,
-    )
-    plain.weight.copy_(conv.weight * factor.view(-1, 1, 1, 1))
-    cast(Tensor, plain.bias).copy_(shift)
-    return plain
 
 
 def _forget_statistics(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> None:

@@ -27,8 +27,9 @@ WITH_CONTRACT = ("sparseinst_preprocess", NETWORK, "sparseinst_postprocess")
 MODELS = (*ENSEMBLES, *WITH_CONTRACT)
 
 TEMPLATE_VERSION = "1"  # the version folder that the template's code lies in
-TOKENS = ("input_size", "max_instances", "mask_size", "max_batch_size")  # attributes of Contract a config may name
-MARK = re.compile(r"#\s*contract:(?P<tokens>[^#]*)$")  # `dims: [ 320, 320, 3 ]  # contract: input_size, input_size, 3`
+# numbers of a contract that a config may name
+TOKENS = ("input_height", "input_width", "mask_height", "mask_width", "max_instances", "max_batch_size")
+MARK = re.compile(r"#\s*contract:(?P<tokens>[^#]*)$")  # `dims: [ 3, 9 ]  # contract: input_height, 9`
 LIST = re.compile(r"\[[^\[\]]*\]")
 NUMBER = re.compile(r"(?<=:)(?P<space>\s*)\d+")
 
@@ -146,7 +147,9 @@ def _fill_line(line: str, mark: re.Match[str], contract: Contract, where: str) -
 
 def _value(token: str, contract: Contract, where: str) -> str:
     if token in TOKENS:
-        return str(getattr(contract, token))
+        axis = {"height": 0, "width": 1}
+        name, _, side = token.rpartition("_")
+        return str(getattr(contract, f"{name}_size")[axis[side]] if side in axis else getattr(contract, token))
     if not re.fullmatch(r"-?\d+", token):
         raise RepositoryError(f"{where}: unknown token {token!r}; wanted an integer or one of {', '.join(TOKENS)}")
     return token

@@ -14,7 +14,8 @@ from typing import Any
 
 VERSION = 1
 STRIDE = 32  # the deepest feature map of every backbone
-MASK_STRIDE = 4  # mask maps have a quarter of the input's side
+MASK_STRIDE = 4  # the network draws its masks at a quarter of the input's size
+MASK_STRIDES = (1, 2, 4, 8)  # an export may bring them to another
 OBJECT = "object"  # the only class of a network that was trained without telling classes apart
 
 
@@ -38,12 +39,13 @@ class Contract:
     Attributes:
         classes: class names, in the order of the network's labels.
         category_ids: the COCO category id of each class, for results in COCO's format.
-        input_size: side S of the square input in pixels, a multiple of 32.
+        input_size: height and width of the input in pixels, multiples of 32. In JSON one number when they are equal.
         max_instances: N, the number of instances the network always returns.
         max_batch_size: the largest batch an engine must take.
         mean: per-channel mean of the training pixels, RGB on 0..255.
         std: per-channel standard deviation, RGB on 0..255.
         score_threshold: instances at or below this score are dropped unless a request says otherwise, in [0, 1].
+        mask_stride: input pixels per mask pixel along each axis, one of 1, 2, 4, 8.
         mask_threshold: a pixel belongs to an instance when its probability exceeds this, in (0, 1).
         name: what the model is called, for people.
         version: version of the contract itself.
@@ -51,13 +53,14 @@ class Contract:
 
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    input_size: int = 640
+    input_size: tuple[int, int] = (640, 640)
     max_instances: int = 100
     max_batch_size: int = 8
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     score_threshold: float = 0.3
     mask_threshold: float = 0.45
+    mask_stride: int = MASK_STRIDE
     name: str = "sparseinst"
     version: int = VERSION
 
@@ -74,8 +77,10 @@ class Contract:
         wanted = f"{len(self.classes)} different integers, one for each class"
         ids_differ = len(set(self.category_ids)) == len(self.category_ids) == len(self.classes)
         _want(ids_differ and all(_is_int(i) for i in self.category_ids), "category_ids", self.category_ids, wanted)
-        side_holds = _is_int(self.input_size) and self.input_size > 0 and self.input_size % STRIDE == 0
-        _want(side_holds, "input_size", self.input_size, f"a positive multiple of {STRIDE}")
+        size = self.input_size
+        sides_hold = isinstance(size, tuple) and len(size) == 2 and all(_is_int(s) and s > 0 for s in size)
+        wanted = f"height and width, positive multiples of {STRIDE}"
+        _want(sides_hold and all(s % STRIDE == 0 for s in size), "input_size", size, wanted)
         for field in ("max_instances", "max_batch_size"):
             value = getattr(self, field)
             _want(_is_int(value) and value > 0, field, value, "a positive integer")
@@ -86,11 +91,14 @@ class Contract:
         score, mask = self.score_threshold, self.mask_threshold
         _want(_is_number(score) and 0 <= score <= 1, "score_threshold", score, "a number in [0, 1]")
         _want(_is_number(mask) and 0 < mask < 1, "mask_threshold", mask, "a number in (0, 1)")
+        stride_holds = _is_int(self.mask_stride) and self.mask_stride in MASK_STRIDES
+        _want(stride_holds, "mask_stride", self.mask_stride, f"one of {MASK_STRIDES}")
 
     @property
-    def mask_size(self) -> int:
-        """Side of the square mask maps, in mask pixels."""
-        return self.input_size // MASK_STRIDE
+    def mask_size(self) -> tuple[int, int]:
+        """Height and width of the mask maps, in mask pixels."""
+        height, width = self.input_size
+        return height // self.mask_stride, width // self.mask_stride
 
     @property
     def class_agnostic(self) -> bool:
@@ -106,21 +114,24 @@ class Contract:
     @property
     def input(self) -> TensorSpec:
         """`image`: RGB pixels, letterboxed; rows, columns, channels."""
-        return TensorSpec("image", "UINT8", (self.input_size, self.input_size, 3))
+        return TensorSpec("image", "UINT8", (*self.input_size, 3))
 
     @property
     def outputs(self) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
         """`scores`, `labels` (index into `classes`) and `masks` (round(255 * probability)), N of each."""
-        n, m = self.max_instances, self.mask_size
+        n = self.max_instances
         return (
             TensorSpec("scores", "FP32", (n,)),
             TensorSpec("labels", "INT32", (n,)),
-            TensorSpec("masks", "UINT8", (n, m, m)),
+            TensorSpec("masks", "UINT8", (n, *self.mask_size)),
         )
 
     def to_json(self) -> str:
         """The contract as JSON text; `from_json` gives an equal contract back."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        height, width = self.input_size
+        return (
+            json.dumps(asdict(self) | {"input_size": height if height == width else [height, width]}, indent=2) + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str, source: str = "contract.json") -> Contract:
@@ -146,6 +157,8 @@ class Contract:
         arguments: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
         }
+        if _is_int(side := raw.get("input_size")):
+            arguments["input_size"] = (side, side)
         try:
             return cls(**arguments)
         except ContractError as error:

@@ -31,14 +31,14 @@ def segment(
 ) -> Instances:
     """Turn the network's outputs for one picture into instances in the picture's own frame.
 
-    The map spans the whole padded square; it is interpolated bilinearly, as torch does with align_corners=False, at the
+    The map spans the whole padded frame; it is interpolated bilinearly, as torch does with align_corners=False, at the
     centre of every pixel of the original picture, and a pixel belongs to the instance where the probability exceeds
     `mask_threshold`.
 
     Args:
         scores: float32 [N].
         labels: int32 [N].
-        masks: uint8 [N, m, m], round(255 * probability).
+        masks: uint8 [N, mh, mw], round(255 * probability).
         letterbox: how the picture lay in the network's input.
         score_threshold: instances at or below it are dropped, in [0, 1].
         mask_threshold: in (0, 1).
@@ -50,12 +50,12 @@ def segment(
     Raises:
         ValueError: shapes or dtypes that do not fit together, scores that are not finite, thresholds out of range.
     """
-    _check_outputs(scores, labels, masks)
+    _check_outputs(scores, labels, masks, letterbox)
     _check_options(score_threshold, mask_threshold, max_instances)
     threshold = 255.0 * mask_threshold
-    scale = masks.shape[1] / letterbox.size
-    rows = _Axis.of(letterbox.height, masks.shape[1], scale * letterbox.scaled_height / letterbox.height)
-    columns = _Axis.of(letterbox.width, masks.shape[2], scale * letterbox.scaled_width / letterbox.width)
+    scales = masks.shape[1] / letterbox.size[0], masks.shape[2] / letterbox.size[1]
+    rows = _Axis.of(letterbox.height, masks.shape[1], scales[0] * letterbox.scaled_height / letterbox.height)
+    columns = _Axis.of(letterbox.width, masks.shape[2], scales[1] * letterbox.scaled_width / letterbox.width)
     image_size = (letterbox.height, letterbox.width)
 
     kept: list[int] = []
@@ -158,15 +158,19 @@ def _counts(toggles: NDArray[np.int64], pixels: int) -> NDArray[np.uint32]:
     return (counts if counts[-1] else counts[:-1]).astype(np.uint32)
 
 
-def _check_outputs(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> None:
+def _check_outputs(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], letterbox: Letterbox) -> None:
     n = len(scores) if scores.ndim else 0
     if scores.shape != (n,) or scores.dtype != np.float32:
         raise ValueError(f"scores is {scores.dtype} {scores.shape}; wanted float32 [N]")
     if labels.shape != (n,) or labels.dtype != np.int32:
         raise ValueError(f"labels is {labels.dtype} {labels.shape}; wanted int32 ({n},), one for each score")
-    square = masks.ndim == 3 and masks.shape[1] == masks.shape[2] > 0
-    if not square or len(masks) != n or masks.dtype != np.uint8:
-        raise ValueError(f"masks is {masks.dtype} {masks.shape}; wanted uint8 ({n}, m, m), a square map for each score")
+    height, width = letterbox.size
+    fits = masks.ndim == 3 and masks.shape[1] * width == masks.shape[2] * height > 0
+    if not fits or len(masks) != n or masks.dtype != np.uint8:
+        raise ValueError(
+            f"masks is {masks.dtype} {masks.shape}; wanted uint8 ({n}, rows, columns), a map for each score in the "
+            f"proportions of the input, {height}x{width}"
+        )
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {n} scores are not finite; the network is at fault")
 

@@ -20,7 +20,9 @@ def bundled(bundled_model: Path) -> Contract:
 def other() -> Contract:
     """A contract that shares no number with the bundled one, and whose class names need escaping."""
     names = ('the "big" one', "back\\slash", "élan", "two\nlines")
-    return Contract(classes=names, category_ids=(3, 5, 8, 90), input_size=416, max_instances=20, max_batch_size=4)
+    return Contract(
+        classes=names, category_ids=(3, 5, 8, 90), input_size=(416, 608), max_instances=20, max_batch_size=4
+    )
 
 
 @pytest.fixture

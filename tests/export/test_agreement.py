@@ -22,7 +22,7 @@ from sparseinst_export.disagreement import draw_pair
 from sparseinst_export.verification import PRECISIONS, Comparison, Tolerances, Verification
 from sparseinst_runtime import Contract, Instances, Letterbox
 
-CONTRACT = Contract(("ant", "bee", "fly"), (1, 4, 9), input_size=64, max_instances=4)
+CONTRACT = Contract(("ant", "bee", "fly"), (1, 4, 9), input_size=(64, 64), max_instances=4)
 SIZE = (40, 60)
 
 
@@ -42,7 +42,7 @@ def found(*instances, queries=None) -> Answer:
 def outputs(seed: int) -> list[np.ndarray]:
     """The contract's outputs of one picture, at random."""
     random = np.random.default_rng(seed)
-    side = CONTRACT.mask_size
+    side = CONTRACT.mask_size[0]
     return [
         random.uniform(0.1, 0.9, (1, 4)).astype(np.float32),
         random.integers(0, 3, (1, 4), dtype=np.int32),

@@ -161,8 +161,8 @@ def test_clients_read_the_contract_from_the_ensembles_config(assembled, other):
 
 def test_network_specific_numbers_in_git_are_all_marked(assembled, bundled, other):
     """Assembling for another contract leaves none of the bundled model's sizes behind."""
-    numbers = {bundled.input_size, bundled.max_instances, bundled.mask_size}
-    assert not numbers & {other.input_size, other.max_instances, other.mask_size}
+    numbers = {*bundled.input_size, bundled.max_instances, *bundled.mask_size}
+    assert not numbers & {*other.input_size, other.max_instances, *other.mask_size}
     for path in assembled.rglob("*.pbtxt"):
         config = parse(path)
         left = {dim for tensor in (*config.input, *config.output) for dim in tensor.dims} & numbers

@@ -26,7 +26,7 @@ from sparseinst_runtime import Contract, Letterbox
 from sparseinst_runtime.decode import decode
 
 CLASSES = ("ant", "bee", "cicada", "dragonfly", "earwig")
-CONTRACT = Contract(CLASSES, category_ids=(1, 2, 3, 5, 8), input_size=96, max_instances=10, name="small")
+CONTRACT = Contract(CLASSES, category_ids=(1, 2, 3, 5, 8), input_size=(96, 96), max_instances=10, name="small")
 
 
 class Exported(NamedTuple):
@@ -209,7 +209,7 @@ def test_a_graph_of_other_weights_is_refused_and_the_old_one_stays(plain, groupe
 def test_a_graph_for_another_contract_is_refused(plain):
     graph = onnx.load(plain.graph)
     check_signature(graph, CONTRACT)
-    other = Contract(CLASSES, CONTRACT.category_ids, input_size=96, max_instances=11)
+    other = Contract(CLASSES, CONTRACT.category_ids, input_size=(96, 96), max_instances=11)
     with pytest.raises(ExportError, match=r"the graph takes and gives .*; the contract wants .*11"):
         check_signature(graph, other)
 

@@ -76,7 +76,7 @@ def test_an_older_engine_does_not_survive(assembled, exported, tmp_path):
 
 def test_failure_half_way_leaves_the_old_repository_and_no_rubbish(assembled, exported, broken_template, tmp_path):
     before, beside = snapshot(assembled), sorted(tmp_path.iterdir())
-    with pytest.raises(RepositoryError, match=r"unknown token 'max_batch'; wanted an integer or one of input_size"):
+    with pytest.raises(RepositoryError, match=r"unknown token 'max_batch'; wanted an integer or one of input_height"):
         assemble(broken_template, exported / "model.onnx", exported / "contract.json", assembled)
     assert snapshot(assembled) == before
     assert sorted(tmp_path.iterdir()) == beside
@@ -142,13 +142,13 @@ def test_missing_files_are_named(exported, tmp_path):
 def test_marked_lines_follow_the_contract_and_others_stay(other):
     text = (
         "max_batch_size: 8  # contract: max_batch_size\n"
-        "input [ { dims: [ 320, 320, 3 ] } ]  # contract: input_size, input_size, 3\n"
+        "input [ { dims: [ 320, 320, 3 ] } ]  # contract: input_height, input_width, 3\n"
         "dims: [ -1 ]  # contract: max_instances\n"
         "dims: [ 8 ]  # not of the contract: 8\n"
     )
     assert fill(text, other) == (
         "max_batch_size: 4  # contract: max_batch_size\n"
-        "input [ { dims: [ 416, 416, 3 ] } ]  # contract: input_size, input_size, 3\n"
+        "input [ { dims: [ 416, 608, 3 ] } ]  # contract: input_height, input_width, 3\n"
         "dims: [ 20 ]  # contract: max_instances\n"
         "dims: [ 8 ]  # not of the contract: 8\n"
     )
@@ -158,9 +158,9 @@ def test_marked_lines_follow_the_contract_and_others_stay(other):
 @pytest.mark.parametrize(
     "line",
     [
-        'name: "image"  # contract: input_size',
-        "dims: [ 1 ] reshape { shape: [ 2 ] }  # contract: input_size",
-        "max_batch_size: 8  # contract: input_size, 3",
+        'name: "image"  # contract: input_height',
+        "dims: [ 1 ] reshape { shape: [ 2 ] }  # contract: input_height",
+        "max_batch_size: 8  # contract: input_height, 3",
     ],
 )
 def test_a_line_with_no_single_place_for_the_values_is_refused(other, line):
@@ -178,7 +178,7 @@ def test_command_works_where_torch_and_onnx_are_not_installed(exported, tmp_path
     arguments = ["repository", "--onnx", str(exported / "model.onnx"), "--out", str(tmp_path / "models")]
     run = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "4 classes, 416 px, up to 20 instances" in run.stdout
+    assert "4 classes, 416x608 px, up to 20 instances" in run.stdout
     assert (tmp_path / "models" / NETWORK / "1" / "model.onnx").is_file()
 
     run = subprocess.run(

@@ -11,7 +11,7 @@ from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
 from sparseinst_export.onnx import export_onnx
 from sparseinst_runtime import Contract
 
-CONTRACT = Contract(("ant", "bee"), category_ids=(1, 2), input_size=64, max_instances=6)
+CONTRACT = Contract(("ant", "bee"), category_ids=(1, 2), input_size=(64, 64), max_instances=6)
 SWITCHES = {
     "cross-attention": (
         EncoderConfig(16, pool_sizes=(), fusion=False),

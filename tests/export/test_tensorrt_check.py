@@ -27,7 +27,7 @@ from sparseinst_runtime import Contract
 if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
     pytest.skip("TensorRT-RTX has no build for this machine", allow_module_level=True)
 
-CONTRACT = Contract(("ant", "bee"), (1, 2), input_size=64, max_instances=10)
+CONTRACT = Contract(("ant", "bee"), (1, 2), input_size=(64, 64), max_instances=10)
 IMAGE = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 8, 8, 3])
 Save = Callable[..., Path]
 
@@ -69,7 +69,7 @@ def test_resnet_with_grouped_activation_maps_is_taken(precision, tmp_path):
     decoder = DecoderConfig(2, CONTRACT.max_instances, groups=4, channels=32, depth=1, kernel_dim=16)
     model = SparseInst(NetworkConfig("resnet50", EncoderConfig(channels=32), decoder)).eval()
     serving = ServingModel(model if precision == "fp32" else HalfSparseInst(model), CONTRACT).eval()
-    graph = build_graph(serving, CONTRACT)
+    graph = build_graph(serving, CONTRACT, CONTRACT.outputs)
     onnx.save(graph, tmp_path / "model.onnx")
     check = check_tensorrt(tmp_path / "model.onnx")
     assert check.taken, check.refusals

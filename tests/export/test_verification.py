@@ -181,7 +181,12 @@ def test_an_engine_that_refuses_the_graph_counts_as_broken(bundled_model):
 def stand(scenes):
     """Data set, truth and contract for engines of a test's own."""
     contract = Contract(
-        tuple("abcdefg"), tuple(range(1, 8)), input_size=64, max_instances=3, score_threshold=0.3, mask_threshold=0.45
+        tuple("abcdefg"),
+        tuple(range(1, 8)),
+        input_size=(64, 64),
+        max_instances=3,
+        score_threshold=0.3,
+        mask_threshold=0.45,
     )
     dataset = CocoInstances(scenes / "instances.json", scenes / "images", keep_empty=True)
     return dataset, ground_truth(scenes / "instances.json", contract), contract

@@ -94,10 +94,10 @@ def test_other_shapes_are_refused_in_words():
 
 
 def test_smooth_pictures_are_the_same_for_the_same_seed():
-    pictures = smooth_pictures(2, 64, seed=3)
+    pictures = smooth_pictures(2, (64, 64), seed=3)
     assert (pictures.shape, pictures.dtype) == ((2, 64, 64, 3), np.uint8)
-    assert np.array_equal(pictures, smooth_pictures(2, 64, seed=3))
-    assert not np.array_equal(pictures, smooth_pictures(2, 64, seed=4))
+    assert np.array_equal(pictures, smooth_pictures(2, (64, 64), seed=3))
+    assert not np.array_equal(pictures, smooth_pictures(2, (64, 64), seed=4))
 
 
 def test_half_precision_is_held_to_its_own_tolerance():

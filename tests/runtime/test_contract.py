@@ -9,19 +9,22 @@ from hypothesis import strategies as st
 
 from sparseinst_runtime import Contract, ContractError
 
-ANIMALS = Contract(classes=("bear", "deer"), category_ids=(1, 2), input_size=320, max_instances=50, name="animals")
+ANIMALS = Contract(
+    classes=("bear", "deer"), category_ids=(1, 2), input_size=(320, 320), max_instances=50, name="animals"
+)
 
 numbers = st.floats(0, 255)
 contracts = st.builds(
     lambda classes, **rest: Contract(tuple(classes), tuple(range(7, 7 + len(classes))), **rest),
     classes=st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True),
-    input_size=st.integers(1, 64).map(lambda n: 32 * n),
+    input_size=st.tuples(*[st.integers(1, 64).map(lambda n: 32 * n)] * 2),
     max_instances=st.integers(1, 500),
     max_batch_size=st.integers(1, 64),
     mean=st.tuples(numbers, numbers, numbers),
     std=st.tuples(*[st.floats(0, 255, exclude_min=True)] * 3),
     score_threshold=st.floats(0, 1),
     mask_threshold=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    mask_stride=st.sampled_from([1, 2, 4, 8]),
     name=st.text(min_size=1),
 )
 
@@ -36,8 +39,20 @@ def test_fields_with_a_default_may_be_missing():
     assert contract == Contract(("cat",), (17,))
 
 
+def test_an_input_with_equal_sides_is_one_number_in_json():
+    assert json.loads(ANIMALS.to_json())["input_size"] == 320
+    wide = dataclasses.replace(ANIMALS, input_size=(640, 864))
+    assert json.loads(wide.to_json())["input_size"] == [640, 864]
+
+
+def test_height_comes_first_and_masks_follow_the_stride():
+    wide = dataclasses.replace(ANIMALS, input_size=(640, 864), mask_stride=8)
+    assert wide.input.shape == (640, 864, 3)
+    assert wide.outputs[2].shape == (50, 80, 108)
+
+
 def test_tensors_follow_from_the_sizes():
-    assert ANIMALS.mask_size == 80
+    assert ANIMALS.mask_size == (80, 80)
     assert ANIMALS.input.shape == (320, 320, 3)
     assert [(t.name, t.dtype, t.shape) for t in ANIMALS.outputs] == [
         ("scores", "FP32", (50,)),
@@ -71,6 +86,11 @@ WRONG = [
     ("input_size", 321),
     ("input_size", 320.0),
     ("input_size", "320"),
+    ("input_size", [320]),
+    ("input_size", [320, 321]),
+    ("input_size", [320, 320, 3]),
+    ("input_size", [0, 320]),
+    ("input_size", True),
     ("max_instances", 0),
     ("max_instances", 1.5),
     ("max_instances", True),
@@ -89,6 +109,10 @@ WRONG = [
     ("mask_threshold", 0),
     ("mask_threshold", 1),
     ("mask_threshold", float("nan")),
+    ("mask_stride", 3),
+    ("mask_stride", 16),
+    ("mask_stride", "4"),
+    ("mask_stride", None),
 ]
 
 

@@ -16,16 +16,17 @@ from sparseinst_runtime.masks import segment
 
 
 def resize(probability: np.ndarray, letterbox: Letterbox) -> np.ndarray:
-    """A map [m, m] at the centre of every pixel of the picture, float64 [H, W]: bilinear, align_corners=False."""
+    """A map [mh, mw] at the centre of every pixel of the picture, float64 [H, W]: bilinear, align_corners=False."""
 
-    def taps(length: int, scaled: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        in_square = (np.arange(length) + 0.5) * (scaled / length)
-        in_map = (in_square * (len(probability) / letterbox.size) - 0.5).clip(0, len(probability) - 1)
+    def taps(axis: int, length: int, scaled: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        nodes = probability.shape[axis]
+        in_frame = (np.arange(length) + 0.5) * (scaled / length)
+        in_map = (in_frame * (nodes / letterbox.size[axis]) - 0.5).clip(0, nodes - 1)
         lower = np.floor(in_map).astype(int)
-        return lower, np.minimum(lower + 1, len(probability) - 1), in_map - lower
+        return lower, np.minimum(lower + 1, nodes - 1), in_map - lower
 
-    top, bottom, down = taps(letterbox.height, letterbox.scaled_height)
-    left, right, along = taps(letterbox.width, letterbox.scaled_width)
+    top, bottom, down = taps(0, letterbox.height, letterbox.scaled_height)
+    left, right, along = taps(1, letterbox.width, letterbox.scaled_width)
     rows = probability[top] * (1 - down)[:, None] + probability[bottom] * down[:, None]
     return rows[:, left] * (1 - along) + rows[:, right] * along
 
@@ -41,24 +42,24 @@ def the_mask(instances: Instances) -> np.ndarray:
 
 @st.composite
 def maps(draw) -> tuple[np.ndarray, Letterbox]:
-    """Maps of all kinds in pictures of all shapes: noise, sparse dots, waves, blobs, all full."""
-    size = draw(st.sampled_from([32, 64, 96]))
+    """Maps of all kinds in frames and pictures of all shapes: noise, sparse dots, waves, blobs, all full."""
+    size = draw(st.tuples(*[st.sampled_from([32, 64, 96])] * 2))
     letterbox = Letterbox.fit(draw(st.integers(1, 90)), draw(st.integers(1, 90)), size)
-    m = size // 4
+    mh, mw = (side // 4 for side in size)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(st.sampled_from(["noise", "dots", "waves", "blob", "full", "checks"]))
-    rows, columns = np.mgrid[:m, :m]
+    rows, columns = np.mgrid[:mh, :mw]
     if kind == "noise":
-        values = rng.integers(0, 256, (m, m))
+        values = rng.integers(0, 256, (mh, mw))
     elif kind == "dots":
-        values = np.where(rng.random((m, m)) < 0.05, 255, 0)
+        values = np.where(rng.random((mh, mw)) < 0.05, 255, 0)
     elif kind == "waves":
         values = (rows * rng.integers(1, 40) + columns * rng.integers(1, 40)) % 256
     elif kind == "blob":
-        distance = np.hypot(rows - rng.uniform(0, m), columns - rng.uniform(0, m))
-        values = 255 / (1 + np.exp(distance - rng.uniform(0, m / 2)))
+        distance = np.hypot(rows - rng.uniform(0, mh), columns - rng.uniform(0, mw))
+        values = 255 / (1 + np.exp(distance - rng.uniform(0, mh / 2)))
     elif kind == "full":
-        values = np.full((m, m), rng.integers(0, 256))
+        values = np.full((mh, mw), rng.integers(0, 256))
     else:
         values = (rows + columns) % 2 * 255
     return values.astype(np.uint8), letterbox
@@ -91,9 +92,9 @@ def test_resizing_follows_torch_without_aligned_corners():
     # torch.nn.functional.interpolate(tensor([0, 100]), size=4, mode="bilinear", align_corners=False): 0, 25, 75, 100
     probability = np.zeros((8, 8), np.uint8)
     probability[:, 1] = 100
-    values = resize(probability.astype(np.float64), Letterbox.fit(16, 16, 32))[0, :4]
+    values = resize(probability.astype(np.float64), Letterbox.fit(16, 16, (32, 32)))[0, :4]
     np.testing.assert_allclose(values, [0, 25, 75, 75])
-    assert the_mask(one(probability, Letterbox.fit(16, 16, 32), 0.2))[0, :5].tolist() == [
+    assert the_mask(one(probability, Letterbox.fit(16, 16, (32, 32)), 0.2))[0, :5].tolist() == [
         False,
         False,
         True,
@@ -103,7 +104,7 @@ def test_resizing_follows_torch_without_aligned_corners():
 
 
 def test_mask_over_the_whole_picture_is_one_run():
-    instances = one(np.full((8, 8), 255, np.uint8), Letterbox.fit(20, 30, 32))
+    instances = one(np.full((8, 8), 255, np.uint8), Letterbox.fit(20, 30, (32, 32)))
     assert instances.mask(0).all()
     assert instances.boxes.tolist() == [[0, 0, 30, 20]]
 
@@ -111,7 +112,7 @@ def test_mask_over_the_whole_picture_is_one_run():
 def test_columns_of_full_height_join_and_the_rest_of_the_box_stays_tight():
     probability = np.zeros((8, 8), np.uint8)
     probability[:, 2:4] = 255
-    instances = one(probability, Letterbox.fit(32, 32, 32))
+    instances = one(probability, Letterbox.fit(32, 32, (32, 32)))
     mask = instances.mask(0)
     assert mask[:, 8:16].all()
     x1, y1, x2, y2 = instances.boxes[0].tolist()
@@ -121,7 +122,7 @@ def test_columns_of_full_height_join_and_the_rest_of_the_box_stays_tight():
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2000), (2000, 1), (1, 16_384), (3, 700)])
 def test_extreme_pictures_hold(height, width):
-    letterbox = Letterbox.fit(height, width, 64)
+    letterbox = Letterbox.fit(height, width, (64, 64))
     probability = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
     plain = resize(probability.astype(np.float64), letterbox) / 255
     clear = abs(plain - 0.45) > 1e-5
@@ -131,7 +132,7 @@ def test_extreme_pictures_hold(height, width):
 def test_what_lies_in_the_padding_alone_is_dropped():
     probability = np.zeros((16, 16), np.uint8)
     probability[12:, :] = 255  # the picture takes the upper half of the square
-    assert len(one(probability, Letterbox.fit(32, 64, 64))) == 0
+    assert len(one(probability, Letterbox.fit(32, 64, (64, 64)))) == 0
 
 
 def test_sorted_by_score_with_ties_in_order_and_low_or_empty_ones_dropped():
@@ -139,7 +140,7 @@ def test_sorted_by_score_with_ties_in_order_and_low_or_empty_ones_dropped():
     labels = np.arange(6, dtype=np.int32)
     masks = np.full((6, 8, 8), 255, np.uint8)
     masks[4] = 0
-    letterbox = Letterbox.fit(32, 32, 32)
+    letterbox = Letterbox.fit(32, 32, (32, 32))
     threshold = float(scores[2])
     every = segment(scores, labels, masks, letterbox, score_threshold=threshold, mask_threshold=0.45)
     assert every.labels.tolist() == [1, 3, 0, 5]  # at the threshold is not above it
@@ -150,7 +151,7 @@ def test_sorted_by_score_with_ties_in_order_and_low_or_empty_ones_dropped():
 
 
 def test_nothing_above_the_threshold_is_no_instances():
-    letterbox = Letterbox.fit(48, 64, 64)
+    letterbox = Letterbox.fit(48, 64, (64, 64))
     for n in (0, 3):
         outputs = np.zeros(n, np.float32), np.zeros(n, np.int32), np.zeros((n, 16, 16), np.uint8)
         instances = segment(*outputs, letterbox, score_threshold=0.0, mask_threshold=0.45)
@@ -163,14 +164,14 @@ def test_batch_mates_do_not_change_an_instance():
     rng = np.random.default_rng(1)
     masks = rng.integers(0, 256, (5, 16, 16)).astype(np.uint8)
     scores, labels = np.linspace(0.9, 0.6, 5).astype(np.float32), np.arange(5, dtype=np.int32)
-    letterbox = Letterbox.fit(50, 37, 64)
+    letterbox = Letterbox.fit(50, 37, (64, 64))
     together = segment(scores, labels, masks, letterbox, score_threshold=0.1, mask_threshold=0.45)
     for index in range(5):
         assert together.rles[index] == one(masks[index], letterbox).rles[0]
 
 
 def test_no_full_size_mask_is_ever_made():
-    letterbox = Letterbox.fit(4000, 6000, 640)
+    letterbox = Letterbox.fit(4000, 6000, (640, 640))
     probability = np.zeros((160, 160), np.uint8)
     probability[40:44, 80:84] = 255
     tracemalloc.start()
@@ -191,7 +192,7 @@ def test_no_full_size_mask_is_ever_made():
         ({"labels": np.zeros(3, np.int64)}, "labels is int64"),
         ({"labels": np.zeros(2, np.int32)}, r"labels is int32 \(2,\); wanted int32 \(3,\)"),
         ({"masks": np.zeros((3, 8, 8), np.float32)}, "masks is float32"),
-        ({"masks": np.zeros((2, 8, 8), np.uint8)}, r"wanted uint8 \(3, m, m\)"),
+        ({"masks": np.zeros((2, 8, 8), np.uint8)}, r"wanted uint8 \(3, rows, columns\)"),
         ({"masks": np.zeros((3, 8, 9), np.uint8)}, r"masks is uint8 \(3, 8, 9\)"),
         ({"score_threshold": 1.1}, r"score_threshold is 1.1; wanted a number in \[0, 1\]"),
         ({"score_threshold": float("nan")}, "score_threshold is nan"),
@@ -205,7 +206,7 @@ def test_wrong_input_is_refused_in_words(change, words):
         "scores": np.zeros(3, np.float32),
         "labels": np.zeros(3, np.int32),
         "masks": np.zeros((3, 8, 8), np.uint8),
-        "letterbox": Letterbox.fit(10, 10, 32),
+        "letterbox": Letterbox.fit(10, 10, (32, 32)),
         "score_threshold": 0.3,
         "mask_threshold": 0.45,
     }

@@ -21,7 +21,7 @@ from sparseinst_runtime.triton import (
     score_threshold,
 )
 
-CONTRACT = Contract(classes=("cat", "dog"), category_ids=(1, 2), input_size=64, max_instances=5, max_batch_size=4)
+CONTRACT = Contract(classes=("cat", "dog"), category_ids=(1, 2), input_size=(64, 64), max_instances=5, max_batch_size=4)
 
 
 def arguments(folder, *, n: int = 5, batch: int = 4, parameters: dict[str, str] | None = None) -> ModelArguments:

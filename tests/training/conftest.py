@@ -29,7 +29,7 @@ def small_model(small_config) -> SparseInst:
 
 @pytest.fixture
 def small_contract() -> Contract:
-    return Contract(classes=("a", "b", "c"), category_ids=(2, 5, 9), input_size=64, max_instances=7)
+    return Contract(classes=("a", "b", "c"), category_ids=(2, 5, 9), input_size=(64, 64), max_instances=7)
 
 
 def _run_lengths(mask: np.ndarray) -> dict:

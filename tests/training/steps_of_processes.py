@@ -59,7 +59,7 @@ def small_trainer(folder: Path, world: World) -> Trainer:
     """The same in each process."""
     decoder = DecoderConfig(classes=3, instances=QUERIES, groups=2, channels=16, depth=1, kernel_dim=8)
     network = NetworkConfig("mobilenet_v2", EncoderConfig(16), decoder)
-    contract = Contract(classes=("a", "b", "c"), category_ids=(2, 5, 9), input_size=64, max_instances=QUERIES)
+    contract = Contract(classes=("a", "b", "c"), category_ids=(2, 5, 9), input_size=(64, 64), max_instances=QUERIES)
     recipe = replace(get_recipe("compact"), network=network, input_size=64)
     torch.manual_seed(0)
     config = RunConfig(out=folder, annotations=Path("unused.json"))

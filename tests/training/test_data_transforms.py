@@ -121,7 +121,7 @@ def test_instances_smaller_than_a_mask_pixel_are_dropped():
 def test_no_augmentation_is_the_letterbox_of_evaluation(height, width):
     sample = random_sample(0, height, width)
     result = augment(sample, 64, AugmentConfig.none(), np.random.default_rng(0), pad_colour=PAD)
-    letterbox = Letterbox.fit(height, width, 64)
+    letterbox = Letterbox.fit(height, width, (64, 64))
     np.testing.assert_array_equal(result.image, letterbox.apply(sample.image, PAD))
     inside = np.zeros((64, 64), np.uint8)
     inside[: letterbox.scaled_height, : letterbox.scaled_width] = 1

@@ -20,13 +20,13 @@ from sparseinst_runtime.geometry import Letterbox
 def test_perfect_masks_at_quarter_scale_score_nearly_one(scenes, size: int):
     """An engine that knows the truth: what is lost is what uint8 maps of S/4 cannot say, and nothing else."""
     dataset = CocoInstances(scenes / "instances.json", scenes / "images", keep_empty=True)
-    contract = Contract(dataset.classes, dataset.category_ids, input_size=size, max_instances=10)
+    contract = Contract(dataset.classes, dataset.category_ids, input_size=(size, size), max_instances=10)
     truth = iter([dataset.sample(i) for i in range(len(dataset))])
 
     def engine(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sample = next(truth)
-        box = Letterbox.fit(*sample.image.shape[:2], size)
-        masks = np.zeros((1, 10, contract.mask_size, contract.mask_size), np.uint8)
+        box = Letterbox.fit(*sample.image.shape[:2], (size, size))
+        masks = np.zeros((1, 10, *contract.mask_size), np.uint8)
         scores, labels = np.zeros((1, 10), np.float32), np.zeros((1, 10), np.int32)
         for i, mask in enumerate(sample.masks):
             padded = box.apply(np.repeat(mask[..., None] * 255, 3, axis=2), (0, 0, 0))[..., 0]

@@ -130,7 +130,7 @@ def test_what_fires_in_the_padding_is_not_in_the_picture(small_model, small_cont
 
 @pytest.mark.parametrize("size", [(100, 200), (200, 100), (37, 91), (640, 640)])
 def test_maps_come_into_the_picture_as_masks_do(size):
-    letterbox = Letterbox.fit(*size, 64)
+    letterbox = Letterbox.fit(*size, (64, 64))
     grid = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     values = to_picture(torch.from_numpy(grid)[None], letterbox)[0]
     score, label = np.ones(1, np.float32), np.zeros(1, np.int32)
@@ -158,7 +158,7 @@ def test_padding_does_not_count_in_an_average(small_model, small_contract):
 
 
 def test_coverage_adds_up_to_the_picture():
-    letterbox = Letterbox.fit(90, 130, 64)
+    letterbox = Letterbox.fit(90, 130, (64, 64))
     area = 8 * 8 * coverage(letterbox, 8, 8).sum()
     assert area == pytest.approx(letterbox.scaled_height * letterbox.scaled_width)
 

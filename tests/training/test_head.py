@@ -8,7 +8,7 @@ import torch
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig, ServingModel, SparseInst, normalise, score
 from sparseinst_runtime import Contract
 
-CONTRACT = Contract(classes=("a", "b", "c"), category_ids=(1, 2, 3), input_size=64, max_instances=5)
+CONTRACT = Contract(classes=("a", "b", "c"), category_ids=(1, 2, 3), input_size=(64, 64), max_instances=5)
 
 
 def outputs(seed: int = 0) -> dict[str, torch.Tensor]:

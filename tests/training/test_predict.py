@@ -14,7 +14,7 @@ from sparseinst.network import SparseInst
 from sparseinst.predict import reference_input, reference_instances
 from sparseinst_runtime import Contract
 
-CONTRACT = Contract(classes=("a", "b", "c"), category_ids=(1, 2, 3), input_size=64, max_instances=12)
+CONTRACT = Contract(classes=("a", "b", "c"), category_ids=(1, 2, 3), input_size=(64, 64), max_instances=12)
 
 
 def matrix(source: int, target: int) -> np.ndarray:

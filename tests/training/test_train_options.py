@@ -83,7 +83,7 @@ def test_without_classes_training_and_evaluation_know_one(tiny, command, scenes,
 
 def test_fine_tuning_names_the_class_layer_and_refuses_other_networks(tiny, command, tmp_path, capsys):
     one_class = SparseInst(NetworkConfig("mobilenet_v2", NETWORK.encoder, _with_classes(1)))
-    contract = Contract(classes=("object",), category_ids=(1,), input_size=64, max_instances=7, name="mine")
+    contract = Contract(classes=("object",), category_ids=(1,), input_size=(64, 64), max_instances=7, name="mine")
     weights = save_weights(tmp_path / "mine.safetensors", one_class, contract)
     layer = "decoder.inst_branch.cls_score"
     for name, options, afresh in (

@@ -103,19 +103,17 @@ def measure(
         size: height and width of the input in pixels, multiples of 32.
         setting: how.
         device: where the network runs; masks are always made on the CPU.
-        picture: uint8 RGB [H,W,3] that is segmented, letterboxed into a square `size`. By default the network sees
+        picture: uint8 RGB [H,W,3] that is segmented, letterboxed into `size`. By default the network sees
             random pixels, and the masks are of `setting.instances` drawn ellipses: random pixels show nothing.
         tick: called after each repetition.
 
     Raises:
-        ValueError: a picture for an input that is not square, or a size that the network cannot take.
+        ValueError: a size that the network cannot take.
     """
     height, width = size
     costs = multiply_adds(model, height, width)
-    if picture is not None and height != width:
-        raise ValueError(f"a picture is letterboxed into squares; got the input size {height}x{width}")
     original = setting.original if picture is None else (picture.shape[0], picture.shape[1])
-    letterbox = Letterbox.fit(original[0], original[1], max(size))
+    letterbox = Letterbox.fit(original[0], original[1], size)
     if picture is None:
         pixels = np.random.default_rng(0).integers(0, 256, (setting.batch_size, height, width, 3), np.uint8)
         drawn = _draw(letterbox, setting.instances)
@@ -167,11 +165,11 @@ def _lap_between_parts(model: SparseInst, watch: Stopwatch) -> list[Any]:
 def _draw(letterbox: Letterbox, instances: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8]]:
     """Sure scores, labels and uint8 mask maps of ellipses with soft edges, spread over the picture in its letterbox."""
     rng = np.random.default_rng(0)
-    side = letterbox.size // MASK_STRIDE
+    height, width = (side // MASK_STRIDE for side in letterbox.size)
     scale = np.array([letterbox.scaled_height, letterbox.scaled_width])[:, None] / MASK_STRIDE
     centre = rng.uniform(0.1, 0.9, (2, instances)) * scale
     axes = rng.uniform(*ELLIPSE_AXES, (2, instances)) * scale
-    y, x = np.mgrid[:side, :side] + 0.5
+    y, x = np.mgrid[:height, :width] + 0.5
     (cy, cx), (ay, ax) = centre[:, :, None, None], axes[:, :, None, None]
     distance = np.hypot((y - cy) / ay, (x - cx) / ax)
     masks = 255 / (1 + np.exp(10 * (distance - 1).clip(-5, 5)))

@@ -22,11 +22,11 @@ from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.masks import segment
 
 T = TypeVar("T")
-Engine = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]  # scores, labels, masks
 
 
 def torch_engine(model: SparseInst, contract: Contract, device: str = "cpu") -> Engine:
-    """The network as a function uint8 [B,S,S,3] -> scores [B,N], labels [B,N], masks [B,N,m,m], all NumPy."""
+    """The network as a function uint8 [B,H,W,3] -> scores [B,N], labels [B,N], masks [B,N,mh,mw], all NumPy."""
     serving = ServingModel(model, contract).eval().to(device)
 
     @torch.inference_mode()

@@ -35,10 +35,10 @@ class Predictor:
 
     Args:
         path: safetensors file of a training or an import, with its contract inside.
-        resize: `letterbox`, as served: fitted into the contract's square, uint8 masks. `reference`, as published:
+        resize: `letterbox`, as served: fitted into the contract's input, uint8 masks. `reference`, as published:
             short side `short_side`, long side at most 853, each picture padded for itself to multiples of 32.
         device: `cpu`, `cuda`, `cuda:1`.
-        short_side: for `reference`; by default the contract's `input_size`.
+        short_side: for `reference`; by default the shorter side of the contract's `input_size`.
         score_threshold: instances at or below are dropped, in [0, 1]. By default the contract's for `letterbox`; for
             `reference` 0, since the published rule drops by the confidence before the mask is looked at (0.005).
 
@@ -68,7 +68,7 @@ class Predictor:
         self.model, self.contract = load_model(path)
         self.resize, self.device = resize, device
         self.model.to(device)
-        self.short_side = short_side or self.contract.input_size
+        self.short_side = short_side or min(self.contract.input_size)
         self.score_threshold = score_threshold
         self._engine = torch_engine(self.model, self.contract, device)
 

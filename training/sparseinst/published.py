@@ -120,7 +120,7 @@ def import_checkpoint(
         source: see `read_state_dict`.
         variant: a key of `VARIANTS`.
         annotations: COCO JSON whose categories are the classes; by default COCO's own 80.
-        input_size: side S of the contract's square input, a multiple of 32; by default the variant's short side.
+        input_size: both sides of the contract's input, a multiple of 32; by default the variant's short side.
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors are not those of the variant; the message lists what
@@ -141,10 +141,11 @@ def import_checkpoint(
     state = {name: tensor for name, tensor in everything.items() if name not in left_out}
     if faults := compare(state, wanted):
         raise CheckpointError(f"{source} does not hold {variant} with {len(names)} classes:\n{faults}{_advice(state)}")
+    side = recipe.input_size if input_size is None else input_size
     contract = Contract(
         classes=names,
         category_ids=ids,
-        input_size=recipe.input_size if input_size is None else input_size,
+        input_size=(side, side),
         max_instances=network.decoder.instances,
         score_threshold=recipe.score_threshold,
         name=variant,

@@ -118,7 +118,7 @@ class Recipe:
         contract = Contract(
             classes=classes,
             category_ids=category_ids,
-            input_size=self.input_size,
+            input_size=(self.input_size, self.input_size),
             max_instances=network.decoder.instances,
             score_threshold=self.score_threshold,
             name=name,

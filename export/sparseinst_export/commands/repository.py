@@ -16,8 +16,8 @@ Fill the project's model repository with an exported network.
 The CPU engine reads the ONNX file itself. TensorRT serves a plan; build it inside the image that serves it, since a
 plan runs on the GPU and the TensorRT version it was built with, and give it with --plan
 (not verified on a GPU):
-  trtexec --onnx=model.onnx --saveEngine=model.plan --minShapes=image:1xSxSx3 \\
-          --optShapes=image:4xSxSx3 --maxShapes=image:8xSxSx3       (S: input_size of contract.json)
+  trtexec --onnx=model.onnx --saveEngine=model.plan --minShapes=image:1xHxWx3 \\
+          --optShapes=image:4xHxWx3 --maxShapes=image:8xHxWx3       (H, W: input_size of contract.json)
 """
 
 
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     loaded = Contract.load(contract)
     engines = "model.onnx for the CPU" + (" and model.plan for TensorRT" if options.plan else "")
     say(f"{out}: {len(MODELS)} models, version {options.version}, with {engines}")
-    sizes = f"{loaded.input_size} px, up to {loaded.max_instances} instances"
+    sizes = f"{loaded.input_size[0]}x{loaded.input_size[1]} px, up to {loaded.max_instances} instances"
     say(f"  {loaded.name}: {len(loaded.classes)} classes, {sizes}")
     return 0

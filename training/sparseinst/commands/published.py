@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     tensors, millions = len(model.state_dict()), parameter_count(model) / 1e6
     sys.stdout.write(
         f"{out}: {contract.name}, all {tensors} tensors, {millions:.2f} M parameters, {len(contract.classes)} classes, "
-        f"{contract.input_size} px\n"
+        f"{contract.input_size[0]}x{contract.input_size[1]} px\n"
     )
     if left_out:
         sys.stdout.write(f"{len(left_out)} left out, no parameters of ours: {listed(left_out)}\n")

@@ -64,7 +64,7 @@ def _tile(image: dict[str, Any], raw: RawDataset, images: Path, tile: int) -> np
         _write(scene, "cannot be read", (8, tile // 2))
     else:
         # Masks are in the frame of the JSON's size; drawn on another one they would not fit the array.
-        frame = Letterbox.fit(image["height"], image["width"], tile)
+        frame = Letterbox.fit(image["height"], image["width"], (tile, tile))
         if picture.shape[:2] != (image["height"], image["width"]):
             shape = (image["width"], image["height"])
             picture = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

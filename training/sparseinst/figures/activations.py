@@ -158,13 +158,13 @@ def observer(
 
 
 def to_picture(maps: Tensor, letterbox: Letterbox) -> NDArray[np.float32]:
-    """Maps over the letterboxed square, as seen from every pixel of the picture.
+    """Maps over the letterboxed frame, as seen from every pixel of the picture.
 
     Bilinear, at the centre of each pixel, as masks are brought into the picture's frame: padding is left out, also
     where the picture ends inside a cell.
 
     Args:
-        maps: [M,h,w] over the whole square.
+        maps: [M,h,w] over the whole frame.
         letterbox: how the picture lies in it.
 
     Returns:
@@ -172,8 +172,9 @@ def to_picture(maps: Tensor, letterbox: Letterbox) -> NDArray[np.float32]:
     """
     x = (torch.arange(letterbox.width) + 0.5) * (letterbox.scaled_width / letterbox.width)
     y = (torch.arange(letterbox.height) + 0.5) * (letterbox.scaled_height / letterbox.height)
-    # grid_sample's coordinates: -1 and 1 are the outer edges of the square
-    rows, columns = torch.meshgrid(2 * y / letterbox.size - 1, 2 * x / letterbox.size - 1, indexing="ij")
+    # grid_sample's coordinates: -1 and 1 are the outer edges of the frame
+    height, width = letterbox.size
+    rows, columns = torch.meshgrid(2 * y / height - 1, 2 * x / width - 1, indexing="ij")
     grid = torch.stack([columns, rows], dim=-1)[None]
     sampled = F.grid_sample(maps[None].float(), grid, "bilinear", padding_mode="border", align_corners=False)[0]
     return np.asarray(sampled.numpy(), np.float32)

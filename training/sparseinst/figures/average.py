@@ -81,8 +81,8 @@ class Averages:
 
 def coverage(letterbox: Letterbox, height: int, width: int) -> NDArray[np.float32]:
     """The share of each of height x width cells of the letterboxed square that is picture: float32 in 0..1."""
-    rows = (letterbox.scaled_height * height / letterbox.size - np.arange(height)).clip(0, 1)
-    columns = (letterbox.scaled_width * width / letterbox.size - np.arange(width)).clip(0, 1)
+    rows = (letterbox.scaled_height * height / letterbox.size[0] - np.arange(height)).clip(0, 1)
+    columns = (letterbox.scaled_width * width / letterbox.size[1] - np.arange(width)).clip(0, 1)
     return np.outer(rows, columns).astype(np.float32)
 
 

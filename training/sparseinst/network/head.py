@@ -1,6 +1,6 @@
 """Scoring: the network's logits -> scores, labels and uint8 masks. Evaluation uses it and it is what gets exported.
 
-Shapes: B batch, N instances, K classes, S input side, m = S/4.
+Shapes: B batch, N instances of the network, K of them given out, H x W input, h x w = H/4 x W/4 mask logits.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sparseinst.network.config import NetworkConfig
-from sparseinst_runtime import Contract
+from sparseinst_runtime.contract import MASK_STRIDE, Contract
 
 
 def normalise(images: Tensor, contract: Contract) -> Tensor:
@@ -39,7 +40,7 @@ def score(
         rescoring: see `class_confidence`.
 
     Returns:
-        Scores [B,N] in [0, 1], labels [B,N] int64, mask probabilities [B,N,m,m] in [0, 1].
+        Scores [B,N] in [0, 1], labels [B,N] int64, mask probabilities [B,N,h,w] in [0, 1].
     """
     confidence, labels = class_confidence(outputs, rescoring=rescoring)
     probabilities = outputs["pred_masks"].float().sigmoid()
@@ -65,16 +66,57 @@ class ServingModel(nn.Module):
 
     Args:
         model: a SparseInst, or what has its `config` and gives its outputs.
-        contract: pixel statistics and thresholds.
+        contract: pixel statistics, thresholds, how many instances are given out and how finely their masks.
+
+    Raises:
+        ValueError: the contract wants more instances than the network has.
     """
 
     def __init__(self, model: nn.Module, contract: Contract) -> None:
         super().__init__()
         self.model, self.contract = model, contract
+        instances = cast(NetworkConfig, model.config).decoder.instances
+        if contract.max_instances > instances:
+            raise ValueError(
+                f"max_instances is {contract.max_instances}; wanted at most {instances}, as many as the network has"
+            )
+        self.keep = contract.max_instances if contract.max_instances < instances else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 RGB [B,S,S,3] -> scores float32 [B,N], labels int32 [B,N], masks uint8 [B,N,m,m] = round(255 p)."""
-        outputs = self.model(normalise(image, self.contract))
+        """uint8 RGB [B,H,W,3] -> scores float32 [B,K], labels int32 [B,K], masks uint8 [B,K,mh,mw] = round(255 p).
+
+        With K below N they are the K best by score, the best first; else all, in the network's order.
+        """
+        return self.answer(self.model(normalise(image, self.contract)))
+
+    def answer(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` returns, from the network's logits."""
+        contract = self.contract
         rescoring = cast(NetworkConfig, self.model.config).decoder.rescoring
-        scores, labels, probabilities = score(outputs, self.contract.mask_threshold, rescoring=rescoring)
+        scores, labels, probabilities = score(outputs, contract.mask_threshold, rescoring=rescoring)
+        if self.keep is not None:
+            scores, labels, probabilities = keep_best(scores, labels, probabilities, self.keep)
+        if contract.mask_stride != MASK_STRIDE:
+            # Between the centres of the network's own cells, as post-processing does; to half the size it is the mean.
+            probabilities = F.interpolate(probabilities, contract.mask_size, mode="bilinear", align_corners=False)
         return scores, labels.int(), (probabilities * 255).round().to(torch.uint8)
+
+
+def keep_best(scores: Tensor, labels: Tensor, masks: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `keep` instances with the highest scores, the best first.
+
+    Args:
+        scores: [B,N].
+        labels: [B,N].
+        masks: [B,N,h,w].
+        keep: K, at most N.
+
+    Returns:
+        [B,K], [B,K] and [B,K,h,w].
+    """
+    batch, instances = scores.shape
+    scores, best = scores.topk(keep, dim=1)
+    # One plain gather of rows, which every engine has; a gather along dim 1 wants an index as large as the masks.
+    rows = (best + instances * torch.arange(batch, device=best.device)[:, None]).flatten()
+    masks = masks.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, keep))
+    return scores, labels.gather(1, best), masks
