@@ -80,3 +80,30 @@ def test_a_copy_has_norms_of_its_own():
     assert isinstance(copy[1], FoldedNorm)
     assert torch.equal(module(images), before)
     assert not torch.allclose(copy(images), before)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"padding": 1},
+        {"padding": 2, "padding_mode": "reflect"},
+        {"stride": 2, "groups": 2},
+        {"dilation": 2, "padding": "same"},
+        {"kernel_size": (1, 3), "stride": (1, 2)},
+    ],
+)
+def test_a_plain_convolution_computes_the_same_of_its_own(geometry):
+    conv = nn.Conv2d(4, 6, **{"kernel_size": 3, **geometry}, bias=False)
+    apart = shake(freeze_batch_norm_2d(nn.Sequential(conv, nn.BatchNorm2d(6))))
+    normed = freeze_norms(nn.Sequential(deepcopy(conv), nn.BatchNorm2d(6)))
+    normed.load_state_dict(apart.state_dict())
+    images, state = torch.rand(2, 4, 9, 11), torch.get_rng_state()
+    plain = normed[0].plain()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(plain) is nn.Conv2d
+    torch.testing.assert_close(plain(images), apart(images), rtol=1e-4, atol=1e-5)
+    assert torch.equal(plain(images), normed(images))
+    before = plain(images)
+    normed[0].weight.data.zero_()
+    normed[1].bias.zero_()
+    assert torch.equal(plain(images), before)
