@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sparseinst_export.commands import check_tensorrt, evaluate, onnx, repository, verify
+from sparseinst_export.commands import card, check_tensorrt, evaluate, onnx, repository, tensorrt, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ the way of a model:
   sparseinst-export verify --weights runs/mine/best.safetensors --onnx build/mine/model.onnx \\
       --annotations val.json --images val/ --out build/mine/verify
                                                            every engine against PyTorch, as a report
+  sparseinst-export tensorrt --onnx build/mine/fp16/model.onnx --out build/mine/model.plan
+                                                           a TensorRT plan, on the GPU that serves it
   sparseinst-export repository --onnx build/mine/model.onnx --out build/model_repository
                                                            a folder that Triton serves
 """
@@ -36,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("sparseinst-export", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (onnx, evaluate, verify, check_tensorrt, repository):
+    for module in (onnx, evaluate, verify, check_tensorrt, tensorrt, repository, card):
         module.add(commands)
     return parser
 
