@@ -15,6 +15,7 @@ from torch import nn
 from sparseinst import Predictor, load_model
 from sparseinst.checkpoint import save_weights
 from sparseinst.cli import main
+from sparseinst.evaluate import torch_engine
 from sparseinst.figures import drawing
 from sparseinst.figures.activations import FigureError, observer, stretched, to_picture, weights
 from sparseinst.figures.average import average, coverage
@@ -78,6 +79,30 @@ def test_observing_does_not_change_what_is_found(bundled_model, bundled, scenes)
     assert [one.label for one in found] == served.labels.tolist()
     assert tuple(one.instance.rles[0] for one in found) == served.rles
     assert len({one.query for one in found}) == 3
+
+
+def test_each_instance_is_what_its_own_query_gives_alone(bundled, scenes):
+    model, contract = bundled
+    picture = decode((scenes / "images" / "scene_02.jpg").read_bytes())
+    seen = observer(model, contract, score_threshold=0.005)(picture)
+    square = seen.letterbox.apply(picture, contract.pad_colour)
+    scores, labels, masks = (part[0] for part in torch_engine(model, contract)(square[None]))
+    order = [n for n in np.argsort(-scores, kind="stable").tolist() if scores[n] > 0.005]
+    queries = [found.query for found in seen.found]
+    assert queries == [n for n in order if n in queries]
+    assert 3 < len(queries) < len(scores)
+    for n in order:
+        one = slice(n, n + 1)
+        alone = segment(
+            scores[one], labels[one], masks[one], seen.letterbox,
+            score_threshold=0.005, mask_threshold=contract.mask_threshold,
+        )  # fmt: skip
+        assert len(alone) == (n in queries)
+        if len(alone):
+            instance = seen.found[queries.index(n)].instance
+            assert (instance.rles, instance.image_size) == (alone.rles, alone.image_size)
+            for field in ("scores", "labels", "boxes"):
+                np.testing.assert_array_equal(getattr(instance, field), getattr(alone, field))
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])

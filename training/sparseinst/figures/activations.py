@@ -137,24 +137,28 @@ def observer(
         letterbox = Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size)
         with listening(model) as heard:
             scores, labels, masks = (part[0] for part in engine(letterbox.apply(picture, contract.pad_colour)[None]))
-        found = []
-        for query in np.argsort(-scores, kind="stable").tolist():
-            if scores[query] <= threshold:
-                break
-            only = slice(query, query + 1)  # one at a time: `segment` does not tell which query an instance is from
-            instance = segment(
-                scores[only],
-                labels[only],
-                masks[only],
-                letterbox,
-                score_threshold=threshold,
-                mask_threshold=contract.mask_threshold,
-            )
-            if len(instance):
-                found.append(Found(query, instance))
+        # Numbered queries in place of labels: what comes back says which query each instance is from.
+        queries = np.arange(len(scores), dtype=np.int32)
+        together = segment(
+            scores, queries, masks, letterbox, score_threshold=threshold, mask_threshold=contract.mask_threshold
+        )
+        found = [_found(together, index, labels) for index in range(len(together))]
         return Observation(found, weights(heard[0], model.config.decoder)[0].cpu(), letterbox)
 
     return observe
+
+
+def _found(together: Instances, index: int, labels: NDArray[np.int32]) -> Found:
+    """One of several instances that have their query's number in place of a label; `labels` [N] are the queries'."""
+    one, query = slice(index, index + 1), int(together.labels[index])
+    instance = Instances(
+        together.scores[one],
+        labels[query : query + 1],
+        together.boxes[one],
+        together.rles[one],
+        together.image_size,
+    )
+    return Found(query, instance)
 
 
 def to_picture(maps: Tensor, letterbox: Letterbox) -> NDArray[np.float32]:
