@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sparseinst_runtime.contract import Contract
+from sparseinst_runtime.contract import OBJECT, Contract
 
 EVALUATION_THRESHOLD = 0.005  # nearly everything: AP needs the tail of the precision-recall curve
 
@@ -156,11 +156,21 @@ def ground_truth(annotations: Annotations, contract: Contract) -> dict[str, Any]
     if not contract.class_agnostic:
         check_categories(dataset, contract.category_ids)
         return dataset
-    (category_id,) = contract.category_ids
+    return as_one_class(dataset, contract.category_ids[0])
+
+
+def as_one_class(annotations: Annotations, category_id: int = 1) -> dict[str, Any]:
+    """The annotations with all categories made one, `object`.
+
+    Raises:
+        OSError: the annotation file cannot be read.
+        ValueError: it is not COCO's instances JSON.
+    """
+    dataset = read_annotations(annotations)
     return {
         **dataset,
         "annotations": [{**annotation, "category_id": category_id} for annotation in dataset["annotations"]],
-        "categories": [{"id": category_id, "name": contract.classes[0]}],
+        "categories": [{"id": category_id, "name": OBJECT}],
     }
 
 

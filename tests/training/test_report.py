@@ -135,6 +135,36 @@ def test_weights_and_their_written_results_give_one_report(tmp_path, scenes, bun
     assert "wrong class" in printed
 
 
+@pytest.mark.parametrize("called", ["object, id 1", "as they are", "each other's names"])
+def test_results_are_judged_as_one_class_when_asked(tmp_path, imperfect, capsys, called):
+    truth, results = imperfect(2)
+    if called == "object, id 1":  # as a network of one class writes them
+        results = [{**result, "category_id": 1} for result in results]
+    if called == "each other's names":
+        ids = [category["id"] for category in truth["categories"]]
+        after = dict(zip(ids, ids[1:] + ids[:1], strict=True))
+        results = [{**result, "category_id": after[result["category_id"]]} for result in results]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    files = ("--annotations", tmp_path / "truth.json", "--results", tmp_path / "results.json")
+    asked = ["evaluate", *map(str, files), "--class-agnostic", "--report", str(tmp_path / "report")]
+    assert main(asked) == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    merged = [{**row, "category_id": 7} for row in truth["annotations"]]
+    wanted = mask_ap(
+        {**truth, "annotations": merged, "categories": [{"id": 7, "name": "all"}]},
+        [{**result, "category_id": 7} for result in results],
+    )
+    assert wanted.text in capsys.readouterr().out
+    assert report["mask"]["ap"] == wanted.ap
+    assert [(row["name"], row["ap"]) for row in report["classes"]] == [("object", wanted.ap)]
+    assert report["tide"]["count"]["cls"] == report["tide"]["count"]["both"] == 0
+    assert report["subject"]["classes"] == "all categories judged as one"
+    assert json.loads((tmp_path / "report" / "results.json").read_text()) == results
+    if called != "as they are":
+        assert mask_ap(truth, results).ap < 0.5 * wanted.ap
+
+
 def test_reference_results_are_those_of_the_predictor(tmp_path, scenes, bundled_model):
     weights, out = bundled_model / "model.safetensors", tmp_path / "results.json"
     arguments = ("--weights", weights, "--resize", "reference", "--short-side", 96, "--out", out)

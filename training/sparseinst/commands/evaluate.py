@@ -35,6 +35,11 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
     evaluate.add_argument(
         "--short-side", type=positive(int), help="of --resize reference, in pixels (default: the contract's input size)"
     )
+    evaluate.add_argument(
+        "--class-agnostic",
+        action="store_true",
+        help="judge all categories as one class, in annotations and results; weights of one class need no option",
+    )
     evaluate.add_argument("--batch-size", type=positive(int), default=1, help="pictures at a time (default: 1)")
     evaluate.add_argument(
         "--evaluator",
@@ -58,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from sparseinst.report import assess, evaluator, write_report
+    from sparseinst_runtime.coco import as_one_class
     from sparseinst_runtime.files import atomic_write
 
     if arguments.weights and not arguments.images:
@@ -79,7 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
         truth, results, image_ids = _segment(arguments)
     if out:
         atomic_write(out, json.dumps(results))
-    report = assess(truth, results, image_ids, evaluator=judge, subject=subject)
+    judged = results
+    if arguments.class_agnostic:
+        subject |= {"classes": "all categories judged as one"}
+        truth = as_one_class(truth)
+        judged = [{**row, "category_id": truth["categories"][0]["id"]} for row in results]
+    report = assess(truth, judged, image_ids, evaluator=judge, subject=subject)
     sys.stdout.write(report.evaluation.summary.text)
     console = Console()
     console.print(report.class_table())
