@@ -164,7 +164,7 @@ def explain(error: Any, operators: Counter[str], product: str) -> str:
 def precisions(model: onnx.ModelProto) -> dict[str, int]:
     """Convolutions and matrix products of a graph by what they compute in; those behind Q/DQ by the quantised type."""
     graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types = {weight.name: weight.data_type for weight in graph.initializer}
     types |= {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
     made_by = {name: node for node in graph.node for name in node.output}
     found: Counter[str] = Counter()
