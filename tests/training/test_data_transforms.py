@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparseinst.data import AugmentConfig, Sample, augment
+from sparseinst.data import AugmentConfig, Sample, augment, mask_targets
 from sparseinst.data.transforms import mosaic
 from sparseinst_runtime.geometry import Letterbox
 
@@ -196,3 +196,19 @@ def test_a_mosaic_holds_four_samples_untouched_in_its_quarters():
         mine = whole.masks[whole.labels == number]
         np.testing.assert_array_equal(mine[(slice(None), *quarter)], parts[number].masks)
         assert mine.sum() == parts[number].masks.sum()
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_instances_that_the_mask_map_does_not_show_are_dropped_when_asked(drop):
+    masks = np.zeros((5, 64, 64), np.uint8)
+    masks[0, 10:40, 20:50] = 1
+    masks[1, 7:9, :] = 1  # the last row of a block and the first of the next
+    masks[2, :, 31:33] = 1
+    masks[3, 7:10, :] = 1  # the same, a row further
+    masks[4, 20::4, 20::4] = 1
+    sample = Sample(np.zeros((64, 64, 3), np.uint8), masks, np.arange(5), 1)
+    config = AugmentConfig(**(vars(AugmentConfig.none()) | {"drop_vanished": drop}))
+    kept = augment(sample, 64, config, np.random.default_rng(0), pad_colour=PAD)
+    assert kept.labels.tolist() == ([0, 3] if drop else [0, 1, 2, 3, 4])
+    shown = mask_targets(kept.masks).any(axis=(1, 2))
+    assert shown.all() if drop else shown.tolist() == [True, False, False, True, False]

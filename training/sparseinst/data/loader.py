@@ -157,7 +157,8 @@ def mask_targets(masks: np.ndarray) -> np.ndarray:
     """Binary masks reduced to a quarter, left soft: uint8 [K, H, W] of 0 and 1 to float32 [K, H/4, W/4] in 0..1.
 
     Bilinear without antialiasing, as the network's authors train: at exactly 1/4 the sampling point lies in the middle
-    of the inner 2x2 pixels of each 4x4 block, so it is their mean.
+    of the inner 2x2 pixels of each 4x4 block, so it is their mean. An instance without a pixel there has an empty
+    target: it teaches some query its class and an empty mask.
     """
     rows = masks[:, 1::4] + masks[:, 2::4]
     reduced: np.ndarray = (rows[:, :, 1::4] + rows[:, :, 2::4]).astype(np.float32) / 4
