@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from sparseinst.data.coco import DataError
 from sparseinst.datasets.findings import Findings
@@ -17,6 +16,7 @@ from sparseinst.datasets.shapes import rasterise
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.limits import PictureError
+from sparseinst_runtime.rle import decode_rle
 
 # Okabe and Ito (2008), RGB: told apart with any common colour blindness.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -81,7 +81,7 @@ def _draw(scene: np.ndarray, image: dict[str, Any], raw: RawDataset, frame: Lett
         if rle is None:
             continue
         size = (frame.scaled_width, frame.scaled_height)
-        mask = cv2.resize(coco_mask.decode(rle), size, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(decode_rle(rle), size, interpolation=cv2.INTER_AREA)
         colour = _COLOURS[index % len(_COLOURS)]
         area = scene[: size[1], : size[0]]
         if not annotation.get("iscrowd", 0):  # crowds are outlined only
