@@ -2,10 +2,12 @@
 #
 #   ARGS     arguments of train, export, test and bench:  make train ARGS="--recipe compact --annotations ..."
 #   MODEL    folder with model.onnx and contract.json that demo, serve and bench serve
+#   PRESET   which of its engines: cpu, or cpu-int8 where the folder has model.int8.onnx
 #   PICTURE  what demo segments
 #   HTTP_PORT, GRPC_PORT, METRICS_PORT   of serve; 0 takes a free one
 #   PYTHON   interpreter that setup builds the environments from
 export MODEL ?= assets/models/animals
+export PRESET ?= cpu
 export PICTURE ?= assets/scenes/images/scene_01.jpg
 export HTTP_PORT ?= 8000
 export GRPC_PORT ?= 8001

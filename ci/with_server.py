@@ -2,7 +2,8 @@
 
     .venv-serve/bin/python ci/with_server.py sparseinst-client image picture.jpg
 
-The command finds the server in the environment variable SPARSEINST_URL. Its exit status is this script's.
+The environment variable PRESET names the preset (cpu). The command finds the server in SPARSEINST_URL. Its exit status
+is this script's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def main(command: list[str]) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):  # leave by way of the server's stop
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    with TritonServer(REPOSITORY, config_name="cpu") as server:
+    with TritonServer(REPOSITORY, config_name=os.environ.get("PRESET") or "cpu") as server:
         environment = os.environ | {"SPARSEINST_URL": server.grpc_url}
         return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
 

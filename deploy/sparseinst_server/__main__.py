@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of models (default: %(default)s)",
     )
     parser.add_argument(
-        "--config-name", default="cpu", help="take configs/NAME.pbtxt of the models that have it (default: %(default)s)"
+        "--config-name", default="cpu", help="preset to serve: cpu, cpu-int8, ... (default: %(default)s)"
     )
     parser.add_argument(
         "--control",

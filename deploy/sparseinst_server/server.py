@@ -42,7 +42,7 @@ class TritonServer:
 
     Args:
         repository: folder of models, as `sparseinst-export repository` writes it.
-        config_name: Triton's --model-config-name; "cpu" takes configs/cpu.pbtxt of each model that has one.
+        config_name: Triton's --model-config-name, a preset of the repository: "cpu", "cpu-int8", ...
         control: Triton's --model-control-mode: "none" serves what lies there at the start, "poll" looks for changes
             every second, "explicit" loads all models at the start and later what it is told to.
         http_port, grpc_port, metrics_port: 0 takes a free one.
@@ -58,7 +58,8 @@ class TritonServer:
 
     Raises:
         InstallationError: on entering, Triton is not installed or cannot run here.
-        ServerError: on entering, a port is taken, no repository is there, or Triton failed or took too long.
+        ServerError: on entering, a port is taken, no repository is there, or none with the preset's engine, or Triton
+            failed or took too long.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class TritonServer:
     def _start(self) -> None:
         if not self.repository.is_dir():
             raise ServerError(f"no model repository at {self.repository}; `sparseinst-export repository` writes one")
+        self._check_preset()
         installation = locate(self._python)
         self._ports = _claim_ports(self._host, self._wanted)
         self._output = _open_log(self.log)
@@ -164,6 +166,20 @@ class TritonServer:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone
         )
+
+    def _check_preset(self) -> None:
+        """Say what Triton would not: it serves the default for a preset that nobody has."""
+        # Imported here, so that `--check` runs, and can say so, where a package is missing.
+        from sparseinst_export.layout import RepositoryError  # noqa: PLC0415
+        from sparseinst_export.presets import preset_problem  # noqa: PLC0415
+        from sparseinst_export.versions import served_version  # noqa: PLC0415
+
+        try:
+            problem = preset_problem(self.repository, self._config_name, served_version(self.repository))
+        except RepositoryError as error:
+            raise ServerError(str(error)) from error
+        if problem is not None:
+            raise ServerError(problem)
 
     def _command(self, installation: Installation, folder: Path) -> list[str]:
         listen = [

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseinst_runtime.checksums import verified
 from sparseinst_runtime.contract import Contract, ContractError, TensorSpec
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Limits, PictureError
@@ -31,6 +32,9 @@ class RequestError(ValueError):
 class ModelArguments:
     """What Triton hands to `initialize`, opened: the version folder, its contract, the model's configuration.
 
+    Raises:
+        ContractError: the contract cannot be read, or is not the one that was assembled.
+
     Attributes:
         version_folder: where `model.py` lies, and `contract.json` beside it.
         contract: the contract of this version.
@@ -40,6 +44,7 @@ class ModelArguments:
     def __init__(self, args: Mapping[str, str]) -> None:
         self.version_folder = Path(args["model_repository"], args["model_version"])
         self.contract = Contract.load(self.version_folder / "contract.json")
+        verified(self.version_folder, "contract.json")
         self.config: dict[str, Any] = json.loads(args["model_config"])
 
     def check(self, inputs: Iterable[TensorSpec] = (), outputs: Iterable[TensorSpec] = ()) -> None:
@@ -60,6 +65,20 @@ class ModelArguments:
         batch, largest = int(self.config["max_batch_size"]), self.contract.max_batch_size
         if batch > largest:
             raise ContractError(f"max_batch_size is {batch} by the configuration, {largest} by contract.json; {remedy}")
+
+    def graph(self) -> Path:
+        """The ONNX graph that the configuration's parameter `graph` names, as it was assembled.
+
+        Raises:
+            ContractError: this version has no such file, or it is not the one that was assembled.
+        """
+        path = self.version_folder / self.parameter("graph")
+        if not path.is_file():
+            raise ContractError(
+                f"version {self.version_folder.name} has no {path.name}, which this preset serves; "
+                "give it to `sparseinst-export repository`, or start Triton with another --model-config-name"
+            )
+        return verified(self.version_folder, path.name)
 
     def parameter(self, name: str) -> str:
         """The text of a `parameters` entry of the configuration; raises ContractError where there is none."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sparseinst_export.repository import assemble, find_template
+from sparseinst_export.layout import find_template
+from sparseinst_export.repository import assemble
 from sparseinst_runtime.contract import Contract
 
 

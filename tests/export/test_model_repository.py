@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
-from sparseinst_export.repository import ENSEMBLES, MODELS, NETWORK, find_template
+from sparseinst_export.layout import ENSEMBLES, MODELS, NETWORK, config_files, find_template
 from sparseinst_runtime.contract import Contract, TensorSpec
 
 THRESHOLDS = {TensorSpec("score_threshold", "FP32", (1,)), TensorSpec("max_instances", "INT32", (1,))}
@@ -33,7 +33,13 @@ class Repository(NamedTuple):
 
     def configs(self, model: str) -> list[ModelConfig]:
         """config.pbtxt of a model first, then its configs/*.pbtxt."""
-        return [parse(path) for path in config_paths(self.folder, model)]
+        return [parse(path) for path in config_files(self.folder, model)]
+
+    @property
+    def presets(self) -> dict[str, ModelConfig]:
+        """The network's configs/*.pbtxt by name; config.pbtxt as `default`."""
+        default, *others = config_files(self.folder, NETWORK)
+        return {"default": parse(default)} | {path.stem: parse(path) for path in others}
 
 
 @pytest.fixture(params=["in git", "assembled"])
@@ -41,10 +47,6 @@ def repository(request) -> Repository:
     if request.param == "in git":
         return Repository(find_template(), request.getfixturevalue("bundled"))
     return Repository(request.getfixturevalue("assembled"), request.getfixturevalue("other"))
-
-
-def config_paths(folder: Path, model: str) -> list[Path]:
-    return [folder / model / "config.pbtxt", *sorted((folder / model / "configs").glob("*.pbtxt"))]
 
 
 def parse(path: Path) -> ModelConfig:
@@ -71,22 +73,30 @@ def test_every_folder_is_a_model_and_every_config_parses(repository):
             assert len({t.name for t in config.output}) == len(config.output)
 
 
-def test_network_holds_the_contract_on_every_engine(repository):
-    configs = repository.configs(NETWORK)
-    assert [config.backend for config in configs] == ["tensorrt", "python"]
-    for config in configs:
+def test_network_holds_the_contract_under_every_preset(repository):
+    for config in repository.presets.values():
         assert specs(config.input, optional=False) == {repository.contract.input}
         assert not specs(config.input, optional=True)
         assert specs(config.output) == set(repository.contract.outputs)
 
 
-def test_tensorrt_serves_the_plan_on_gpus_and_the_cpu_engine_needs_none(repository):
-    tensorrt, cpu = repository.configs(NETWORK)
+def test_every_preset_has_its_engine_and_its_kind_of_device(repository):
+    presets = repository.presets
+    written = {"tensorrt", "cpu-int8"} if repository.folder != find_template() else set()  # at assembly
+    assert presets.keys() == {"default", "cpu", "onnxruntime"} | written
+    assert {name: config.backend for name, config in presets.items() if name not in written} == {
+        "default": "tensorrt",
+        "cpu": "python",
+        "onnxruntime": "onnxruntime",
+    }
+    tensorrt, cpu, onnxruntime = presets["default"], presets["cpu"], presets["onnxruntime"]
     assert tensorrt.default_model_filename == "model.plan"
     assert {group.kind for group in tensorrt.instance_group} == {ModelInstanceGroup.KIND_GPU}
     assert tensorrt.HasField("dynamic_batching")
     assert cpu.default_model_filename == "model.py"
     assert {group.kind for group in cpu.instance_group} == {ModelInstanceGroup.KIND_CPU}
+    assert onnxruntime.default_model_filename == "model.onnx"
+    assert {group.kind for group in onnxruntime.instance_group} == {ModelInstanceGroup.KIND_AUTO}, "GPU, else CPU"
 
 
 def test_warm_up_sends_pictures_of_the_contract(repository):
@@ -126,17 +136,17 @@ def test_ensembles_speak_the_wire_contract(repository, model):
     assert specs(config.output) == INSTANCES
 
 
-@pytest.mark.parametrize("engine", [0, 1], ids=["tensorrt", "cpu"])
+@pytest.mark.parametrize("preset", ["default", "cpu", "onnxruntime"])
 @pytest.mark.parametrize("model", ENSEMBLES)
-def test_ensemble_steps_fit_together(repository, model, engine):
+def test_ensemble_steps_fit_together(repository, model, preset):
     """Every input of every step is mapped, from a tensor that exists by then and has its type and shape."""
     (ensemble,) = repository.configs(model)
     known = {tensor.name: tensor for tensor in ensemble.input}
     used = set()
     for step in ensemble.ensemble_scheduling.step:
         assert step.model_version == -1
-        configs = repository.configs(step.model_name)
-        composing = configs[engine if step.model_name == NETWORK else 0]
+        network = step.model_name == NETWORK
+        composing = repository.presets[preset] if network else repository.configs(step.model_name)[0]
         assert set(step.input_map) == {tensor.name for tensor in composing.input}
         for tensor in composing.input:
             source = known[step.input_map[tensor.name]]

@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from sparseinst_export.cli import main
-from sparseinst_export.repository import (
-    ENSEMBLES,
-    MODELS,
-    NETWORK,
-    WITH_CONTRACT,
-    RepositoryError,
-    assemble,
-    fill,
-    find_template,
-)
+from sparseinst_export.configurations import fill
+from sparseinst_export.layout import ENSEMBLES, MODELS, NETWORK, WITH_CONTRACT, RepositoryError, find_template
+from sparseinst_export.repository import assemble
 from sparseinst_runtime.contract import Contract, ContractError
 
 
@@ -89,7 +82,8 @@ def test_a_killed_run_leaves_the_old_repository(assembled, exported):
     script = (
         "import os, shutil, signal, sys\n"
         "from pathlib import Path\n"
-        "from sparseinst_export.repository import assemble, find_template\n"
+        "from sparseinst_export.layout import find_template\n"
+        "from sparseinst_export.repository import assemble\n"
         "copy = shutil.copyfile\n"
         "def copy_and_die(source, target, **options):\n"
         "    copy(source, target, **options)\n"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sparseinst_runtime import Contract, ContractError
+from sparseinst_runtime.checksums import write_checksums
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Limits, PictureError
 from sparseinst_runtime.triton import (
@@ -28,6 +29,8 @@ def arguments(folder, *, n: int = 5, batch: int = 4, parameters: dict[str, str] 
     """What Triton hands to a model whose configuration has one output, `scores`."""
     (folder / "7").mkdir(exist_ok=True)
     (folder / "7" / "contract.json").write_text(CONTRACT.to_json())
+    (folder / "7" / "model.onnx").write_bytes(b"a graph")
+    write_checksums(folder / "7")
     config = {
         "name": "network",
         "max_batch_size": batch,
@@ -51,6 +54,32 @@ def instances(k: int, height: int = 4, width: int = 6) -> Instances:
 
 def test_the_contract_comes_from_the_version_folder(tmp_path):
     assert arguments(tmp_path).contract == CONTRACT
+
+
+def test_a_contract_that_was_changed_after_assembly_is_refused(tmp_path):
+    folder = tmp_path / "network" / "7"
+    folder.mkdir(parents=True)
+    (folder / "contract.json").write_text(CONTRACT.to_json())
+    write_checksums(folder)
+    (folder / "contract.json").write_text(replace(CONTRACT, score_threshold=0.5).to_json())
+    args = {"model_repository": str(folder.parent), "model_version": "7", "model_config": "{}"}
+    with pytest.raises(
+        ContractError, match=r"contract\.json of version 7 of network is not the file that was assembled"
+    ):
+        ModelArguments(args)
+
+
+def test_the_graph_is_the_one_that_the_configuration_names(tmp_path):
+    graph = arguments(tmp_path, parameters={"graph": "model.onnx"}).graph()
+    assert graph.read_bytes() == b"a graph"
+    with pytest.raises(
+        ContractError, match=r"version 7 has no model\.int8\.onnx, which this preset serves; give it to"
+    ):
+        arguments(tmp_path, parameters={"graph": "model.int8.onnx"}).graph()
+    changed = arguments(tmp_path, parameters={"graph": "model.onnx"})
+    graph.write_bytes(b"another graph")
+    with pytest.raises(ContractError, match=r"model\.onnx of version 7 .* is not the file that was assembled"):
+        changed.graph()
 
 
 def test_a_configuration_that_fits_the_contract_passes(tmp_path):

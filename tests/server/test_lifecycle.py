@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from sparseinst_client import Client
+from sparseinst_runtime.checksums import write_checksums
 from sparseinst_server import InstallationError, ServerError, TritonServer, locate
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -143,6 +144,7 @@ def test_a_launcher_killed_while_the_models_load_leaves_nothing_behind(launcher,
 def test_a_corrupt_graph_is_refused_in_words(broken, serve_python):
     graph = broken / "sparseinst_network" / "1" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
+    write_checksums(graph.parent)
     before = regions(os.getpid())
     with pytest.raises(ServerError, match=r"sparseinst_network: model\.onnx is no graph .*`sparseinst-export onnx`"):
         TritonServer(broken, python=serve_python).__enter__()
@@ -154,6 +156,7 @@ def test_a_graph_of_another_contract_is_refused_in_words(broken, serve_python):
     config = broken / "sparseinst_network" / "configs" / "cpu.pbtxt"
     n = json.loads(contract.read_text())["max_instances"]
     contract.write_text(json.dumps(json.loads(contract.read_text()) | {"max_instances": n + 1}))
+    write_checksums(contract.parent)
     words = rf"sparseinst_network: output scores is TYPE_FP32 \[{n}\] by the configuration, TYPE_FP32 \[{n + 1}\] by"
     with pytest.raises(ServerError, match=words):
         TritonServer(broken, python=serve_python).__enter__()
@@ -162,6 +165,16 @@ def test_a_graph_of_another_contract_is_refused_in_words(broken, serve_python):
     with pytest.raises(
         ServerError, match=rf"model\.onnx has scores f32\[\?,{n}\]; contract\.json wants f32\[\?,{n + 1}\]"
     ):
+        TritonServer(broken, python=serve_python).__enter__()
+
+
+def test_a_graph_that_is_not_the_assembled_one_is_refused_in_words(broken, serve_python):
+    graph = broken / "sparseinst_network" / "1" / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    words = r"sparseinst_network: model\.onnx of version 1 of sparseinst_network is not the file that was assembled"
+    with pytest.raises(ServerError, match=words):
         TritonServer(broken, python=serve_python).__enter__()
 
 

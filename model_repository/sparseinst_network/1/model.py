@@ -19,18 +19,17 @@ class TritonPythonModel:
     """One process of Triton's Python backend; `configs/cpu.pbtxt` says how many there are."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compile `model.onnx`; raises ContractError when graph, contract and config disagree."""
+        """Compile the graph that the config names; raises ContractError when graph, contract and config disagree."""
         arguments = ModelArguments(args)
         contract = arguments.contract
         arguments.check(inputs=[contract.input], outputs=contract.outputs)
-        core = ov.Core()
-        path = arguments.version_folder / "model.onnx"
+        core, path = ov.Core(), arguments.graph()
         try:
             graph = core.read_model(path)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]  # the lines before name places in OpenVINO's code
-            raise ContractError(f"model.onnx is no graph that OpenVINO reads: {reason}; {REPAIR}") from error
-        check_graph(graph, contract)
+            raise ContractError(f"{path.name} is no graph that OpenVINO reads: {reason}; {REPAIR}") from error
+        check_graph(graph, contract, path.name)
         engine = core.compile_model(
             graph,
             "CPU",
@@ -53,16 +52,22 @@ class TritonPythonModel:
         return {name: results[name] for name in self.outputs}
 
 
-def check_graph(graph: ov.Model, contract: Contract) -> None:
-    """Raise ContractError unless the graph takes and gives what the contract says, for every batch size."""
+def check_graph(graph: ov.Model, contract: Contract, name: str) -> None:
+    """Raise ContractError unless the graph takes and gives what the contract says, for every batch size.
+
+    Args:
+        graph: read by OpenVINO.
+        contract: of this version.
+        name: what the graph is called in the message.
+    """
     wanted = [contract.input, *contract.outputs]
     ports = {name: port for port in [*graph.inputs, *graph.outputs] for name in port.get_names()}
     for spec in wanted:
         if spec.name not in ports:
-            raise ContractError(f"model.onnx has no tensor {spec.name}, only {sorted(ports)}; {REPAIR}")
+            raise ContractError(f"{name} has no tensor {spec.name}, only {sorted(ports)}; {REPAIR}")
         got = describe(ports[spec.name])
         if got != wanted_of(spec):
-            raise ContractError(f"model.onnx has {spec.name} {got}; contract.json wants {wanted_of(spec)}; {REPAIR}")
+            raise ContractError(f"{name} has {spec.name} {got}; contract.json wants {wanted_of(spec)}; {REPAIR}")
 
 
 def describe(port: Any) -> str:
