@@ -181,12 +181,18 @@ def _write(texts: Mapping[Path, str]) -> None:
 
 def _check_contracts(theirs: Contract, newest: int, ours: Contract) -> None:
     if names := contract_difference(theirs, ours):
-        shown = "; ".join(f"{name} {getattr(theirs, name)!r} there, {getattr(ours, name)!r} here" for name in names[:3])
+        values = [(name, _short(getattr(theirs, name)), _short(getattr(ours, name))) for name in names[:3]]
+        shown = "; ".join(f"{name} {there} there, {here} here" for name, there, here in values)
         raise RepositoryError(
             f"mixed contracts: version {newest} of the repository and this network differ in {', '.join(names)} "
             f"({shown}). Versions share one configuration, and clients what they know of it; write this network to a "
             "new repository, or over this one with --replace"
         )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check_engines(there: Mapping[str, str], newest: int, engines: Mapping[str, Path]) -> None:
