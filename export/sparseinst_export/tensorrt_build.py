@@ -123,7 +123,10 @@ def build_plan(
     notes = _check_server(version, options)
     model = load(graph)
     contract = contract_of(model) or Contract.load(graph.with_name("contract.json"))
-    profile = Profile.of(model, options.smallest, options.usual, options.largest or contract.max_batch_size)
+    largest = options.largest
+    if largest is None and contract_of(model) is None:
+        largest = contract.max_batch_size
+    profile = Profile.of(model, options.smallest, options.usual, largest)
     if profile.largest < contract.max_batch_size:
         notes.append(
             f"the plan takes up to {profile.largest} pictures, its contract promises {contract.max_batch_size}: Triton "

@@ -49,7 +49,18 @@ class Profile:
     def of(
         cls, model: onnx.ModelProto, smallest: int = 1, usual: int | None = None, largest: int | None = None
     ) -> Profile:
-        """What is asked for; by default up to the largest batch of the contract inside the graph, made for 4."""
+        """What is asked for; by default up to the largest batch of the contract inside the graph, made for 4.
+
+        A graph with a fixed batch takes that one, whatever its contract says.
+
+        Raises:
+            ExportError: out of order, or others than a fixed batch were asked for.
+        """
+        batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value if model.graph.input else 0
+        if batch:
+            if {usual, largest} - {None, batch} or smallest not in {1, batch}:  # 1 is its default
+                raise ExportError(f"the graph takes batches of {batch} only; wanted no other batch sizes")
+            return cls(batch, batch, batch)
         if largest is None:
             contract = contract_of(model)
             largest = max(smallest, MAX_BATCH if contract is None else contract.max_batch_size)

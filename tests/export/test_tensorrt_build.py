@@ -171,6 +171,16 @@ def test_profile_follows_the_contract_and_the_options(build):
         build(usual=9)
 
 
+def test_a_graph_of_one_batch_size_gets_no_other(build, graph):
+    model = onnx.load(graph)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, graph)
+    assert build().profile == Profile(3, 3, 3)
+    with pytest.raises(ExportError, match="takes batches of 3 only"):
+        build(largest=6)
+
+
 def test_contract_beside_the_graph_serves_a_graph_without_one(build, graph):
     model = onnx.load(graph)
     del model.metadata_props[:]
