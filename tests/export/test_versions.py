@@ -52,10 +52,12 @@ def add(exported, assembled, other):
 
 
 def test_a_version_is_added_beside_the_others(add, assembled, other):
-    before = snapshot(assembled)
+    before, written = snapshot(assembled), {path: path.stat().st_mtime_ns for path in assembled.rglob("*.pbtxt")}
     assert add() == (4, True)
     after = snapshot(assembled)
     assert {name: after[name] for name in before} == before, "nothing that was there has changed"
+    touched = {path for path, when in written.items() if path.stat().st_mtime_ns != when}
+    assert not touched, "Triton would load these models again"
     assert (assembled / NETWORK / "4" / "model.onnx").read_bytes() == b"another graph"
     for model in MODELS:
         assert {entry.name for entry in (assembled / model).iterdir()} <= {"3", "4", "config.pbtxt", "configs"}
