@@ -101,6 +101,8 @@ def build(options: argparse.Namespace) -> None:
         if subprocess.run(python_command(options, plan, server), check=False).returncode:  # noqa: S603
             raise BuildError("sparseinst-export tensorrt built no plan; its message stands above")
     else:
+        if options.timing_cache is not None:
+            options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         try:
             run_trtexec(trtexec_command(options, network, fresh), server)

@@ -140,7 +140,7 @@ def build_plan(
         raise ExportError(f"{product} {version} refuses {graph}: {'; '.join(parsed.refusals)}")
     config = builder.create_builder_config()
     add_profile(builder, config, parsed.network, profile)
-    _configure(trt, config, options)
+    configure(trt, config, options)
     notes += _open_cache(config, options.timing_cache, log)
     memory = build_serialized(trt, builder, parsed.network, config, progress)
     if memory is None:
@@ -192,7 +192,12 @@ def _check_server(version: str, options: Options) -> list[str]:
     return []
 
 
-def _configure(trt: Any, config: Any, options: Options) -> None:
+def configure(trt: Any, config: Any, options: Options) -> None:
+    """Set an `IBuilderConfig` as the options say; profile and timing cache apart.
+
+    Raises:
+        ExportError: this version does not know the hardware compatibility.
+    """
     if options.hardware != NONE:
         level = getattr(trt.HardwareCompatibilityLevel, HARDWARE[options.hardware], None)
         if level is None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,10 +23,11 @@ from onnx import TensorProto, helper
 from rich.progress import Progress
 
 from sparseinst_export.cli import main
+from sparseinst_export.commands.tensorrt import describe
 from sparseinst_export.gpu import Gpu, GpuMissingError, current_gpu
 from sparseinst_export.plan_report import Layer, PlanReport, check_plan, layers_in, report_of, report_path
-from sparseinst_export.tensorrt_build import Options, build_plan
-from sparseinst_export.tensorrt_network import Profile
+from sparseinst_export.tensorrt_build import Options, build_plan, configure
+from sparseinst_export.tensorrt_network import Profile, log_of
 from sparseinst_export.tensorrt_progress import BuildInterruptedError
 from sparseinst_export.tensorrt_version import numbers, runs_on, server_version
 from sparseinst_export.verify import ExportError
@@ -211,10 +213,28 @@ def test_timing_cache_that_is_not_taken_is_named_and_replaced(build, tmp_path):
     assert report.plan_bytes > 0
 
 
-def test_options_reach_the_report(build):
-    report = build(tf32=False, optimisation_level=1, workspace_mib=64, version_compatible=False)
+def test_options_reach_the_builder_s_configuration_and_the_report(build):
+    options = {"tf32": False, "optimisation_level": 1, "workspace_mib": 64, "version_compatible": True}
+    flags = tensorrt_rtx.BuilderFlag
+    builder = tensorrt_rtx.Builder(log_of(tensorrt_rtx)[1])
+    config = builder.create_builder_config()
+    configure(tensorrt_rtx, config, Options(**options))
+    assert (config.get_flag(flags.TF32), config.get_flag(flags.VERSION_COMPATIBLE)) == (False, True)
+    assert config.get_memory_pool_limit(tensorrt_rtx.MemoryPoolType.WORKSPACE) == 64 << 20
+    assert config.builder_optimization_level == 1
+    assert config.profiling_verbosity == tensorrt_rtx.ProfilingVerbosity.DETAILED
+    configure(tensorrt_rtx, config, Options(tf32=True))
+    assert config.get_flag(flags.TF32)
+    report = build(**options | {"version_compatible": False})
     assert (report.tf32, report.optimisation_level, report.workspace_mib) == (False, 1, 64)
     assert (report.hardware_compatibility, report.version_compatible) == ("none", False)
+
+
+def test_the_command_tells_what_was_built():
+    said = describe(Path("model.plan"), report())
+    assert "TensorRT 10.3.0.26 on NVIDIA L40S (compute capability 8.9); hardware compatibility: none" in said
+    assert "fp16 (60); smallest, usual, largest batch: 1, 4, 8" in said
+    assert said.endswith("\n  a sentence")
 
 
 @pytest.mark.parametrize(
