@@ -132,8 +132,11 @@ def parse(trt: Any, builder: Any, logger: Any, model: onnx.ModelProto, path: Pat
     return Parsed(network, parser, refusals)
 
 
-def add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> None:
+def add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> Any:
     """Tell the builder which batches the inputs of a network take.
+
+    Returns:
+        The `IOptimizationProfile` that was added.
 
     Raises:
         ExportError: a dimension besides the batch is dynamic.
@@ -148,6 +151,7 @@ def add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> No
             sizes = (profile.smallest, profile.usual, profile.largest)
             shapes.set_shape(tensor.name, *((size, *rest) for size in sizes))
     config.add_optimization_profile(shapes)
+    return shapes
 
 
 def explain(error: Any, operators: Counter[str], product: str) -> str:

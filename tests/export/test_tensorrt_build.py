@@ -27,7 +27,7 @@ from sparseinst_export.commands.tensorrt import describe
 from sparseinst_export.gpu import Gpu, GpuMissingError, current_gpu
 from sparseinst_export.plan_report import Layer, PlanReport, check_plan, layers_in, report_of, report_path
 from sparseinst_export.tensorrt_build import Options, build_plan, configure
-from sparseinst_export.tensorrt_network import Profile, log_of
+from sparseinst_export.tensorrt_network import Profile, add_profile, load, log_of, parse
 from sparseinst_export.tensorrt_progress import BuildInterruptedError
 from sparseinst_export.tensorrt_version import numbers, runs_on, server_version
 from sparseinst_export.verify import ExportError
@@ -171,6 +171,16 @@ def test_profile_follows_the_contract_and_the_options(build):
     assert any("takes up to 4 pictures, its contract promises 6" in note for note in report.notes)
     with pytest.raises(ExportError, match="batch sizes are 1, 9, 6; wanted 1 <= smallest"):
         build(usual=9)
+
+
+def test_batch_sizes_reach_the_optimisation_profile(graph):
+    _, logger = log_of(tensorrt_rtx)
+    builder = tensorrt_rtx.Builder(logger)
+    parsed = parse(tensorrt_rtx, builder, logger, load(graph), graph)
+    config = builder.create_builder_config()
+    shapes = add_profile(builder, config, parsed.network, Profile(2, 3, 4))
+    assert [tuple(shape) for shape in shapes.get_shape("image")] == [(size, 32, 32, 3) for size in (2, 3, 4)]
+    assert config.num_optimization_profiles == 1
 
 
 def test_a_graph_of_one_batch_size_gets_no_other(build, graph):
