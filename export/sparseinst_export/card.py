@@ -16,6 +16,7 @@ import yaml
 
 from sparseinst_export import card_sections as sections
 from sparseinst_export.card_sections import CardError, Weights, read_report, read_weights
+from sparseinst_runtime.checksums import sha256
 from sparseinst_runtime.contract import Contract
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def _generated(
     sources: Sources, contract: Contract, weights: Weights | None, evaluations: list[tuple[str, dict[str, Any]]]
 ) -> dict[str, str | None]:
     """The generated sections by title; None for what no file speaks of."""
-    own = [path for path in (sources.weights, sources.contract) if path]
-    written: dict[str, str | None] = {MODEL: sections.model(contract, weights), FILES: sections.files(own)}
+    own = {path.name: sha256(path) for path in (sources.weights, sources.contract) if path}
+    written: dict[str, str | None] = {MODEL: sections.model(contract, weights)}
     if weights is not None:
         written[TRAINING] = sections.training(weights)
     if evaluations:
@@ -144,13 +145,18 @@ def _generated(
         report = read_report(
             sources.verification, "holds", "failures", "pictures", "reference", "comparisons", "subject"
         )
-        _check_verification(report, sources)
+        _check_origin(report["subject"]["files"]["weights"]["sha256"], sources.verification, sources)
         written[AGREEMENT] = sections.agreement(report)
+        seen = report["subject"]["files"]
+        own |= {seen[kind]["name"]: seen[kind]["sha256"] for kind in ("graph", "plan") if kind in seen}
+    written[FILES] = sections.files(own)
     if sources.benchmarks:
         written[SPEED] = sections.speed([(name, read_report(path)) for name, path in sources.benchmarks.items()])
     for title, path in ((QUANTISATION, sources.quantisation), (ENGINE, sources.engine)):
         if path:
-            written[title] = sections.facts(read_report(path))
+            report = read_report(path)
+            _check_origin(report.get("weights_sha256"), path, sources)
+            written[title] = sections.facts(report)
     return written
 
 
@@ -160,7 +166,7 @@ def _front_matter(contract: Contract, evaluations: list[tuple[str, dict[str, Any
     fields["tags"] = ["instance-segmentation", "sparseinst", "onnx", "triton"]
     results = [
         {
-            "task": TASK,
+            "task": dict(TASK),  # a copy: YAML would write an alias for the second one
             "dataset": {"name": name, "type": "coco"},
             "metrics": [
                 {"type": key, "name": f"mask {sections.AP_COLUMNS[key]}", "value": round(report["mask"][key], 4)}
@@ -197,13 +203,9 @@ def _check_weights(weights: Weights, contract: Contract, sources: Sources) -> No
         )
 
 
-def _check_verification(report: dict[str, Any], sources: Sources) -> None:
-    """What was verified must be the weights of this card, where they are here to compare."""
-    if sources.weights is None:
-        return
-    verified = report["subject"]["files"]["weights"]["sha256"]
-    if verified != sections.sha256(sources.weights):
+def _check_origin(theirs: str | None, path: Path, sources: Sources) -> None:
+    """What a report is about must be the weights of this card, where both are known."""
+    if theirs is not None and sources.weights is not None and theirs != sha256(sources.weights):
         raise CardError(
-            f"{sources.verification} is about other weights (SHA-256 {verified[:8]}...) than {sources.weights}; "
-            "run `sparseinst-export verify` on these"
+            f"{path} is about other weights (SHA-256 {theirs[:8]}...) than {sources.weights}; make it anew with these"
         )

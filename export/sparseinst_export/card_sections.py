@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseinst_runtime.checksums import sha256
 from sparseinst_runtime.contract import Contract, TensorSpec
 
 AP_COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium"}
 AP_COLUMNS |= {"ap_large": "large", "ar100": "AR100"}
 LONGEST_LIST = 12  # of values that one cell of a table shows
+LONGEST_TABLE = 30  # of rows in a list that is shown
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms: measured, not learnt
 HEADER = "sparseinst"  # entry of a safetensors header, as `sparseinst.checkpoint` writes it
 
@@ -82,15 +82,17 @@ def model(contract: Contract, weights: Weights | None) -> str:
         ("pixel mean; deviation", f"{mean}; {std}"),
     ]
     if weights is not None:
-        rows.append(("parameters", f"{weights.parameters / 1e6:.2f} M, {weights.size / 1e6:.1f} MB of weights"))
+        rows.append(
+            ("parameters", f"{weights.parameters / 1e6:.1f} M; {weights.size / 1e6:.1f} MB in the file of weights")
+        )
         rows += settings(weights.header["network"])
-    return table(("", ""), rows)
+    return table(("what", "value"), rows)
 
 
 def training(weights: Weights) -> str | None:
     """What the training wrote into the weights besides contract and network; None where that is nothing."""
     rows = settings({name: value for name, value in weights.header.items() if name not in ("contract", "network")})
-    return table(("setting", "value"), rows) if rows else None
+    return table(("what", "value"), rows) if rows else None
 
 
 def evaluation(reports: list[tuple[str, dict[str, Any]]], contract: Contract) -> str:
@@ -131,7 +133,8 @@ def agreement(report: dict[str, Any]) -> str:
     head = ("engine", "against", "agrees", "AP", "difference", "instances", "same label", "IoU min", "IoU median")
     verdict = "Every figure is within tolerance." if report["holds"] else "**Out of tolerance:**"
     failures = "\n".join(f"- {sentence}" for sentence in report["failures"])
-    about = f"{report['pictures']} pictures; PyTorch: mask AP {figure(report['reference']['ap'], 4)}. {verdict}"
+    pictures = f"{report['pictures']} pictures of {report['subject']['files']['annotations']['name']}"
+    about = f"{pictures}; PyTorch: mask AP {figure(report['reference']['ap'], 4)}. {verdict}"
     return "\n\n".join(filter(None, [about, failures, table(head, rows)]))
 
 
@@ -141,7 +144,7 @@ def speed(reports: list[tuple[str, dict[str, Any]]]) -> str:
     for name, report in reports:
         parts.append(f"### {name}")
         about = {key: value for key, value in report.items() if key != "rows"}
-        parts.append(table(("", ""), settings(about)))
+        parts.append(table(("what", "value"), settings(about)))
         if rows := report.get("rows"):
             wanted = ("height", "width", "batch_size", "total", "pictures_per_second")
             columns = [key for key in wanted if key in rows[0]] or [k for k, v in rows[0].items() if not _nested(v)]
@@ -152,13 +155,26 @@ def speed(reports: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def facts(report: dict[str, Any]) -> str:
-    """Any report as a table of its settings."""
-    return table(("", ""), settings(report))
+    """A report of any layout: its settings as one table, short lists of rows as tables of their own.
+
+    `measured`, what a search kept to go on from, is left out.
+    """
+    shown = {name: value for name, value in report.items() if name != "measured"}
+    rows = {name: value for name, value in shown.items() if _rows(value)}
+    parts = [table(("what", "value"), settings({name: value for name, value in shown.items() if name not in rows}))]
+    for name, value in rows.items():
+        flat = [dict(settings(row)) for row in value]
+        columns = list(dict.fromkeys(column for row in flat for column in row))
+        parts += [
+            f"### {name.capitalize()}",
+            table(columns, [[row.get(each, "-") for each in columns] for row in flat]),
+        ]
+    return "\n\n".join(parts)
 
 
-def files(paths: list[Path]) -> str:
+def files(checksums: dict[str, str]) -> str:
     """Names and checksums of the model's own files."""
-    return table(("file", "SHA-256"), [(f"`{path.name}`", f"`{sha256(path)}`") for path in paths])
+    return table(("file", "SHA-256"), [(f"`{name}`", f"`{digest}`") for name, digest in checksums.items()])
 
 
 def settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -177,7 +193,7 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         short = len(value) <= LONGEST_LIST and not any(map(_nested, value))
-        return ", ".join(map(cell, value)) if short else f"{len(value)} entries"
+        return ", ".join(map(cell, value)) if short else f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     return str(value)
 
 
@@ -195,6 +211,11 @@ def table(head: tuple[str, ...] | list[str], rows: Any) -> str:
 
 def _tensor(spec: TensorSpec) -> str:
     return f"`{spec.name}` {spec.dtype} [{', '.join(['B', *map(str, spec.shape)])}]"
+
+
+def _rows(value: Any) -> bool:
+    short = isinstance(value, list) and 0 < len(value) <= LONGEST_TABLE
+    return short and all(isinstance(row, dict) for row in value)
 
 
 def _nested(value: Any) -> bool:

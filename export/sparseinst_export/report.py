@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from sparseinst_export.disagreement import draw_pair, encode_png
+from sparseinst_runtime.checksums import sha256
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.files import atomic_write
 
@@ -70,7 +70,7 @@ def describe(
         left_out: why engines did not take part, by name.
         precision: what the graph is judged as.
     """
-    named = {what: {"name": path.name, "sha256": checksum(path)} for what, path in files.items()}
+    named = {what: {"name": path.name, "sha256": sha256(path)} for what, path in files.items()}
     return Subject(
         files=named,
         notes=graph_notes(graph, contract, named["weights"]["sha256"]),
@@ -101,15 +101,6 @@ def graph_notes(graph: bytes, contract: Contract, weights_sha256: str) -> list[s
         if different := sorted(name for name in ours if ours[name] != theirs[name]):
             notes.append(f"The graph's contract differs from that of the weights in {', '.join(different)}.")
     return notes
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def as_dict(verification: Verification, subject: Subject) -> dict[str, Any]:
