@@ -123,9 +123,7 @@ def test_weights_tell_architecture_size_and_training(contract, weights):
     found = sections_of(model_card(Sources(contract, weights=weights)))
     assert "| parameters | 1.5 M; 7.0 MB" in found["Model"]
     assert "| decoder.groups | 4 |" in found["Model"]
-    assert (
-        "| training.recipe | compact |\n| training.epochs | 72 |\n| training.phases | 1 entry |" in found["Training"]
-    )
+    assert "| training.recipe | compact |\n| training.epochs | 72 |\n| training.phases | 1 entry |" in found["Training"]
     assert f"| `model.safetensors` | `{sha256(weights)}` |" in found["Files"]
 
 
