@@ -60,7 +60,7 @@ def pinned(text: str, version: int | None) -> str:
     Raises:
         RepositoryError: the configuration has a version policy that is not ours.
     """
-    own = re.sub(rf"\n?^.*{re.escape(PIN_LINE)}\n", "", text, flags=re.MULTILINE)
+    own = re.sub(rf"\n?^.*{re.escape(PIN_LINE)}$\n?", "", text, flags=re.MULTILINE)
     if re.search(r"^\s*version_policy\b", own, re.MULTILINE):
         raise RepositoryError("it has a version_policy of its own; take that out, or change it by hand")
     if version is None:

@@ -40,6 +40,7 @@ STAGED = ".staged-"  # Triton passes over folders whose name is no number
 # colour that `sparseinst_pixels` is padded with). std goes with mean: a network is trained for both.
 MAY_DIFFER = ("name", "score_threshold", "mask_threshold")
 CONTRACT = "contract.json"
+KEEP = ".keep"
 
 
 def write_version(template: Path, model: str, folder: Path, contract: Contract, engines: Mapping[str, Path]) -> None:
@@ -58,6 +59,8 @@ def write_version(template: Path, model: str, folder: Path, contract: Contract, 
         for name, path in engines.items() if model == NETWORK else ():
             shutil.copyfile(path, folder / name)
         write_checksums(folder)
+    else:
+        (folder / KEEP).touch()  # git and object stores have no empty folders
 
 
 def add_version(

@@ -45,7 +45,8 @@ def test_every_model_has_one_version_folder_and_nothing_is_a_link(assembled):
     for model in MODELS:
         assert [entry.name for entry in (assembled / model).iterdir() if entry.name.isdigit()] == ["3"]
     for model in ENSEMBLES:
-        assert not list((assembled / model / "3").iterdir())
+        held = [entry.name for entry in (assembled / model / "3").iterdir()]
+        assert held == [".keep"], "an object store has no empty folders"
     assert not [path for path in assembled.rglob("*") if path.is_symlink()]
 
 

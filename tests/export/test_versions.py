@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from sparseinst_export.cli import main
-from sparseinst_export.configurations import pinned, with_contract
+from sparseinst_export.configurations import pinned, pinned_version, with_contract
 from sparseinst_export.layout import ENSEMBLES, MODELS, NETWORK, WITH_CONTRACT, RepositoryError, config_files
 from sparseinst_export.layout import find_template as template
 from sparseinst_export.presets import engine_files
@@ -338,6 +338,15 @@ def test_the_command_adds_to_a_repository_and_replaces_only_when_told(exported, 
     assert not (out / NETWORK / "2").exists()
     assert main(arguments[:3]) == 1
     assert "--onnx without --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["\n", "", "\n\n# mine\n"])
+def test_a_pinned_version_can_always_be_let_go(ending):
+    text = 'name: "a"\n'
+    assert pinned(pinned(text, 3).rstrip("\n") + ending, None).startswith(text.rstrip("\n"))
+    assert pinned_version(pinned(pinned(text, 3).rstrip("\n") + ending, None)) is None
+    assert pinned_version(pinned(pinned(text, 3), 12)) == 12
+    assert pinned(pinned(text, 3), None) == text
 
 
 def test_lines_of_the_user_after_ours_stay_where_they_are(add, assembled, other):
