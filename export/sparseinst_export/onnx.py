@@ -8,7 +8,7 @@ libraries give the same bytes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ def build_graph(
         raise ExportError("torch gave no ONNX program; wanted torch 2.13 or 2.14, which this export is tested with")
     model = program.model_proto
     _forget_origin(model)
-    _store_halves(model.graph)
+    store_halves(model.graph)
     for tensor in (*model.graph.input, *model.graph.output):
         first = tensor.type.tensor_type.shape.dim[0]
         if first.dim_param:  # the exporter's own symbol; a fixed number stays and is refused by check_signature
@@ -200,15 +200,10 @@ def verify(
         with torch.inference_mode():
             expected = [tensor.numpy() for tensor in serving(torch.from_numpy(batch))]
         got = engine(batch)
-        difference = compare(expected[:SERVED], got[:SERVED], contract.mask_threshold, tolerance)
+        extra = max(map(relative_error, expected[SERVED:], got[SERVED:]), default=0.0)
+        difference = replace(compare(expected[:SERVED], got[:SERVED], contract.mask_threshold, tolerance), logits=extra)
         if not difference.holds:
             raise ExportError(f"ONNX Runtime does not give what PyTorch gives; {difference}; nothing was written")
-        for one, other in zip(expected[SERVED:], got[SERVED:], strict=True):
-            if not (error := relative_error(one, other)) <= tolerance.logits:
-                raise ExportError(
-                    f"ONNX Runtime does not give what PyTorch gives; an extra output of shape {one.shape} lies "
-                    f"{error:.1e} of its largest value away ({tolerance.logits:.0e}); nothing was written"
-                )
         differences.append(difference)
     return tuple(differences)
 
@@ -238,9 +233,11 @@ def _forget_origin(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def _store_halves(graph: onnx.GraphProto) -> None:
-    # Weights are shipped in half precision. Those that fp16 holds exactly stay fp16 in the file and are cast when an
-    # engine loads it: half the bytes, the same numbers. Engines fold the casts away.
+def store_halves(graph: onnx.GraphProto) -> None:
+    """Store weights that fp16 holds exactly as fp16, with a cast: half the bytes, the same numbers.
+
+    Weights are shipped in half precision. Engines fold the casts away when they load a graph.
+    """
     casts = []
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)

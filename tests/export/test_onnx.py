@@ -11,12 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from lively import lively
 
-from sparseinst import SparseInst, load_model
+from sparseinst import load_model
 from sparseinst.checkpoint import save_weights
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
-from sparseinst.network.frozen_norm import NormedConv2d
-from sparseinst.network.head import ServingModel, normalise
+from sparseinst.network.head import ServingModel
 from sparseinst_export import onnx as exporter
 from sparseinst_export.cli import main
 from sparseinst_export.engines import onnxruntime_engine, openvino_engine
@@ -46,31 +46,9 @@ class Exported(NamedTuple):
 
 
 def save_lively(path: Path, groups: int) -> Path:
-    """Random weights whose outputs depend on the picture, as a trained network's do.
-
-    With plain random weights every feature map of the backbone fades to nothing and all pictures give one result, which
-    would hide a wrong graph. So the frozen statistics are fitted to pictures and the activation maps sharpened.
-    """
-    torch.manual_seed(groups)
     decoder = DecoderConfig(len(CLASSES), CONTRACT.max_instances, groups, channels=32, depth=1, kernel_dim=16)
-    model = SparseInst(NetworkConfig("mobilenet_v2", EncoderConfig(channels=32), decoder)).eval()
-
-    def fit(conv: NormedConv2d, _: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        norm = conv.norm[0]  # fresh: so far it changes nothing
-        norm.running_mean.copy_(output.mean((0, 2, 3)))
-        norm.running_var.copy_(output.var((0, 2, 3)))
-        factor, shift = norm.affine()
-        return output * factor.view(-1, 1, 1) + shift.view(-1, 1, 1)
-
-    hooks = [m.register_forward_hook(fit) for m in model.modules() if isinstance(m, NormedConv2d)]
-    with torch.no_grad():
-        model.backbone(normalise(torch.from_numpy(smooth_pictures(8, CONTRACT.input_size, seed=99)), CONTRACT))
-        model.decoder.inst_branch.iam_conv.weight.mul_(30)
-        model.decoder.inst_branch.cls_score.weight.mul_(30)
-        model.decoder.inst_branch.mask_kernel.weight.mul_(0.3)
-    for hook in hooks:
-        hook.remove()
-    return save_weights(path, model, CONTRACT)
+    network = NetworkConfig("mobilenet_v2", EncoderConfig(channels=32), decoder)
+    return save_weights(path, lively(network, CONTRACT, seed=groups), CONTRACT)
 
 
 @pytest.fixture(scope="module")

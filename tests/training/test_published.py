@@ -78,7 +78,7 @@ def test_an_import_takes_every_tensor(tmp_path, variant):
     for name, tensor in mine.items():
         assert torch.equal(tensor, state[published_name(name, model.config.backbone)]), name
     assert not model.training
-    assert (contract.name, contract.input_size) == (variant, VARIANTS[variant].input_size)
+    assert (contract.name, contract.input_size) == (variant, (VARIANTS[variant].input_size,) * 2)
     assert (contract.classes[0], contract.classes[-1]) == ("person", "toothbrush")
 
 
