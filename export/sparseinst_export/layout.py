@@ -2,7 +2,7 @@
 
 MODEL/config.pbtxt            what Triton reads when no preset is named
 MODEL/configs/PRESET.pbtxt    the network only: what it reads for --model-config-name=PRESET
-MODEL/VERSION/                model.py, contract.json, engines, SHA256SUMS; empty in an ensemble
+MODEL/VERSION/                model.py, contract.json, engines, SHA256SUMS; nothing but .keep in an ensemble
 """
 
 from __future__ import annotations
