@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sparseinst_export.commands import card, check_tensorrt, evaluate, onnx, repository, tensorrt, verify
+from sparseinst_export.commands import card, check_tensorrt, evaluate, onnx, quantize, repository, tensorrt, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("sparseinst-export", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (onnx, evaluate, verify, check_tensorrt, tensorrt, repository, card):
+    for module in (onnx, evaluate, verify, quantize, check_tensorrt, tensorrt, repository, card):
         module.add(commands)
     return parser
 
