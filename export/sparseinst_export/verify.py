@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +152,29 @@ def movable(expected: Sequence[np.ndarray], got: Sequence[np.ndarray], mask_thre
     sure = np.count_nonzero((expected[2] > level) & ~on_fence, axis=(-2, -1))
     share = np.where(sure > 0, 1 - mask_threshold, 1.0) * fence / np.maximum(sure + fence, 1)
     return np.asarray(np.maximum(expected[0], got[0]) * share)
+
+
+def aligned(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of all instances the ones that an engine gave out, in its order; where scores tie, which these are is open.
+
+    Args:
+        expected: scores float32 [B,N], labels int32 [B,N], masks uint8 [B,N,mh,mw].
+        got: the same of the engine for K instances, the best first, K at most N.
+
+    Returns:
+        As `got`: of `expected` those nearest to it, one to one, by score, label and mask. The scores are the K best,
+        whichever instances they belong to: an engine that leaves out a better one is seen.
+    """
+    nearest = []
+    for scores, labels, masks, score, label, mask in zip(*expected, *got, strict=True):
+        flat, other = (maps.reshape(len(maps), -1).astype(np.float32) / 255 for maps in (masks, mask))
+        apart = np.stack([np.abs(flat - one).mean(axis=1) for one in other], axis=1)  # [N,K]
+        cost = np.abs(scores[:, None] - score) + (labels[:, None] != label) + apart
+        rows, columns = linear_sum_assignment(cost)
+        nearest.append(rows[np.argsort(columns)])
+    rows = np.stack(nearest)
+    best = -np.sort(-expected[0], axis=1)[:, : rows.shape[1]]
+    return [best, np.take_along_axis(expected[1], rows, 1), np.take_along_axis(expected[2], rows[..., None, None], 1)]
 
 
 def compare(

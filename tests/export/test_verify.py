@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparseinst.network.head import score
-from sparseinst_export.verify import FP16, SCORE_TOLERANCE, ExportError, compare, smooth_pictures
+from sparseinst_export.verify import FP16, SCORE_TOLERANCE, ExportError, aligned, compare, smooth_pictures
 
 THRESHOLD = 0.45
 ROUNDING = 1e-6  # two float32 engines apart, on one probability
@@ -114,7 +114,27 @@ def test_half_precision_is_held_to_its_own_tolerance():
 
 def test_a_pixel_may_cross_the_threshold_by_more_than_a_step_in_half_precision():
     before, after = blobs(0.9, 8), blobs(0.9, 8)
-    before[0, -1, :8], after[0, -1, :8] = THRESHOLD + 0.01, THRESHOLD - 0.01
+    before[0, -1, :5], after[0, -1, :5] = THRESHOLD + 0.01, THRESHOLD - 0.01
     difference = compare(outputs(before), outputs(after), THRESHOLD, FP16)
     assert difference.score > FP16.score, "the jump must be worth a rule"
     assert difference.holds, str(difference)
+
+
+def test_the_best_are_found_among_all_whatever_the_order_of_equal_scores():
+    rng = np.random.default_rng(1)
+    scores = np.array([[0.0, 0.9, 0.0, 0.5, 0.5, 0.0]], np.float32)
+    labels, masks = np.array([[0, 1, 2, 3, 4, 5]], np.int32), rng.integers(0, 256, (1, 6, 4, 4), np.uint8)
+    for order in ([1, 3, 4, 0], [1, 4, 3, 5], [1, 4, 3, 2]):
+        got = [part[:, order] for part in (scores, labels, masks)]
+        difference = compare(aligned([scores, labels, masks], got), got, 0.45)
+        assert difference.holds, order
+        assert difference.score == 0
+
+
+@pytest.mark.parametrize("order", [[3, 4, 0, 2], [1, 3, 0, 2], [1, 3, 3, 4]])
+def test_leaving_out_one_of_the_best_or_repeating_one_is_seen(order):
+    rng = np.random.default_rng(1)
+    scores = np.array([[0.0, 0.9, 0.0, 0.5, 0.4, 0.0]], np.float32)
+    labels, masks = np.array([[0, 1, 2, 3, 4, 5]], np.int32), rng.integers(0, 256, (1, 6, 4, 4), np.uint8)
+    got = [part[:, order] for part in (scores, labels, masks)]
+    assert not compare(aligned([scores, labels, masks], got), got, 0.45).holds
