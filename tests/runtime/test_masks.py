@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from sparseinst_runtime import crossings
 from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.masks import segment
@@ -168,6 +169,22 @@ def test_batch_mates_do_not_change_an_instance():
     together = segment(scores, labels, masks, letterbox, score_threshold=0.1, mask_threshold=0.45)
     for index in range(5):
         assert together.rles[index] == one(masks[index], letterbox).rles[0]
+
+
+@pytest.mark.parametrize("group", [1, 500])
+def test_how_instances_are_grouped_does_not_change_them(monkeypatch, group):
+    rng = np.random.default_rng(2)
+    masks = rng.integers(0, 256, (9, 16, 16)).astype(np.uint8)
+    masks[[0, 4, 8]] = 0
+    masks[[3, 5]] = 255  # runs that end with the picture, beside those that begin with it
+    outputs = np.linspace(0.9, 0.6, 9).astype(np.float32), np.arange(9, dtype=np.int32), masks
+    letterbox = Letterbox.fit(50, 37, (64, 64))
+    together = segment(*outputs, letterbox, score_threshold=0.1, mask_threshold=0.45)
+    assert together.labels.tolist() == [1, 2, 3, 5, 6, 7]
+    monkeypatch.setattr(crossings, "GROUP", group)
+    apart = segment(*outputs, letterbox, score_threshold=0.1, mask_threshold=0.45)
+    assert apart.rles == together.rles
+    assert apart.labels.tolist() == together.labels.tolist()
 
 
 def test_no_full_size_mask_is_ever_made():
