@@ -10,8 +10,10 @@ import pytest
 
 from sparseinst_runtime import Contract, ContractError
 from sparseinst_runtime.checksums import write_checksums
+from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Limits, PictureError
+from sparseinst_runtime.masks import segment
 from sparseinst_runtime.triton import (
     ModelArguments,
     RequestError,
@@ -187,3 +189,21 @@ def test_padding_goes_to_the_requests_own_maximum_and_count_tells_what_is_real()
 def test_one_picture_is_not_padded():
     assert padded([instances(0)])["scores"].shape == (1, 0)
     assert padded([instances(4)])["masks"].shape == (1, 4)
+
+
+def test_a_reply_of_ten_instances_in_full_hd_fits_into_thirty_kilobytes():
+    # Ellipses of 3 to 10 % of the picture, with noise on the logits that roughens their outlines.
+    letterbox = Letterbox.fit(1080, 1920, (640, 640))
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:160, :160] + 0.5
+    masks = np.zeros((10, 160, 160), np.uint8)
+    for mask in masks:
+        (y, x), (down, along) = rng.uniform((10, 20), (80, 140)), rng.uniform((10, 20), (27, 48))
+        distance = np.hypot((rows - y) / down, (columns - x) / along)
+        mask[:] = 255 / (1 + np.exp((20 * (distance - 1) + rng.normal(0, 0.3, distance.shape)).clip(-9, 9)))
+    scores, labels = np.linspace(0.9, 0.5, 10).astype(np.float32), np.arange(10, dtype=np.int32)
+    reply = padded([segment(scores, labels, masks, letterbox, score_threshold=0.3, mask_threshold=0.45)])
+    assert reply["count"].tolist() == [[10]]
+    numbers = sum(array.nbytes for name, array in reply.items() if name != "masks")
+    run_lengths = sum(4 + len(counts) for counts in reply["masks"].flat)  # as Triton sends bytes: length, then content
+    assert 5_000 < numbers + run_lengths < 30_000
