@@ -8,6 +8,7 @@ choice of layers can be tried without calibrating again.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def calibrate(model: onnx.ModelProto, layers: Sequence[Layer], pictures: Sequenc
         Inputs in uint8 where they are never negative and int8 around 0 where they are, with a scale for each channel
         before depthwise convolutions. `unsigned` makes of it what CPUs take, `symmetric` what TensorRT takes.
     """
+    os.environ.setdefault("NNCF_CI", "1")  # without it NNCF reports its use over the network, unasked
     import nncf  # noqa: PLC0415, seconds to import
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters  # noqa: PLC0415
 

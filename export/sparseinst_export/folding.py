@@ -48,7 +48,7 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def initialisers(constants: Constants) -> Iterable[onnx.TensorProto]:
     """Constants as ONNX holds them."""
-    return (numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items())
+    return (numpy_helper.from_array(np.array(value, order="C"), name) for name, value in constants.items())
 
 
 def bias_name(weight: str) -> str:

@@ -1,8 +1,8 @@
 """Which groups of layers stay float: the ones that cost most, until what is lost is little enough.
 
 Every candidate graph is measured on the same pictures: mask AP against their annotations, and agreement, which is mask
-AP against what the float graph finds in them. Agreement moves less by chance than AP does, so it says which group to
-give back first; AP, where there are annotations, says when to stop.
+AP against what the float graph finds in them. Agreement moves less by chance than AP does, which a hundred pictures
+tell to a hundredth at best: it says which group to give back first, and both say when to stop.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Measure:
     ap: float | None
     agreement: float
 
-    def drop(self, reference: Measure) -> float:
-        """How much less this is: in AP, or in agreement where there are no annotations."""
-        if self.ap is None or reference.ap is None:
-            return reference.agreement - self.agreement
-        return reference.ap - self.ap
+    def suffices(self, reference: Measure, max_drop: float, min_agreement: float) -> bool:
+        """Whether this is near enough to the float graph."""
+        if self.agreement < min_agreement:
+            return False
+        return self.ap is None or reference.ap is None or reference.ap - self.ap <= max_drop
 
 
 class Judge:
@@ -116,15 +116,17 @@ def search(
     *,
     keep_float: tuple[str, ...] = (),
     max_drop: float,
+    min_agreement: float,
 ) -> Search:
-    """Give groups back to float, the costliest first, until the drop is at most `max_drop`.
+    """Give groups back to float, the costliest first, until the result is near enough to the float graph.
 
     Args:
         groups: all of the graph.
         reference: of the float graph.
         measure: measures the graph with these groups quantised.
         keep_float: groups that are not quantised whatever they cost.
-        max_drop: largest loss of AP (of agreement without annotations).
+        max_drop: largest loss of AP, where there are annotations.
+        min_agreement: least agreement.
     """
     open_groups = [group for group in groups if group not in keep_float]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -140,7 +142,7 @@ def search(
         alone = {group: step([group]) for group in open_groups}
         costly = sorted(open_groups, key=lambda group: (alone[group].agreement, groups.index(group)))
         kept, result = list(keep_float), everything
-        while costly and result.drop(reference) > max_drop:
+        while costly and not result.suffices(reference, max_drop, min_agreement):
             kept.append(costly.pop(0))
             progress.update(task, description=f"without {kept[-1]}", total=progress.tasks[0].completed + 1)
             result = step([group for group in open_groups if group not in kept])

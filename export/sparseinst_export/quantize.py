@@ -48,7 +48,8 @@ class Settings:
         precision: `int8`, or `fp8` (E4M3), which is for TensorRT alone.
         calibration_pictures: how many pictures ranges come from.
         search_pictures: how many pictures groups are measured on.
-        max_drop: largest loss of AP on them.
+        max_drop: largest loss of AP on them, where they have annotations.
+        min_agreement: least agreement with the float graph on them, see `mixed_precision`.
         keep_float: groups that are not quantised.
         search: False quantises everything else without measuring.
         seed: of the choice of pictures.
@@ -62,6 +63,7 @@ class Settings:
     calibration_pictures: int = 128
     search_pictures: int = 100
     max_drop: float = 0.005
+    min_agreement: float = 0.95
     keep_float: tuple[str, ...] = ()
     search: bool = True
     seed: int = 0
@@ -148,12 +150,13 @@ def quantize(graph: Path, annotations: Path, images: Path, out: Path, settings: 
             remembered(measure, record.measured, record.save),
             keep_float=settings.keep_float,
             max_drop=settings.max_drop,
+            min_agreement=settings.min_agreement,
         )
     kept = found.kept if found else settings.keep_float
     if len(kept) == len(groups):
         raise ExportError(
-            f"every group of layers stays float; wanted some to quantise: a larger --max-drop, or fewer groups kept; "
-            f"{record.path} has the measures"
+            "every group of layers stays float; wanted some to quantise: a larger --max-drop, a smaller "
+            f"--min-agreement, or fewer groups kept; {record.path} has the measures"
         )
     data = build(frozenset(groups) - set(kept), for_cpu if settings.target == "cpu" else numbers)
     rows = table(groups, found, kept)

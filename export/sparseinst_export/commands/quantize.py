@@ -17,9 +17,10 @@ Quantise a float32 graph after training: int8, or fp8 for TensorRT, as Q/DQ pair
 outputs and contract.
 
 Pictures give the ranges. Other pictures say what each group of layers costs when it is quantised; the costliest stay
-float until the mask AP on them drops by no more than --max-drop. Give TRAINING pictures: what chooses the layers must
-not judge the result. The honest figure comes from pictures that were not used here, by `sparseinst-export evaluate`.
-Where the annotations hold no instances, agreement with the float graph takes the place of AP.
+float until the mask AP on them drops by no more than --max-drop, and agreement (mask AP against what the float graph
+finds) is at least --min-agreement. Where the annotations hold no instances, agreement alone decides. Give TRAINING
+pictures: what chooses the layers must not judge the result. The honest figure comes from pictures that were not used
+here, by `sparseinst-export evaluate`.
 
 Beside M.onnx come contract.json and M.json, the table of all measures, written as they are made: a run that was
 stopped goes on where it was. Needs the extra `export`. --target tensorrt and fp8 are not verified on a GPU.
@@ -54,6 +55,9 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
         "--max-drop", type=float, default=0.005, metavar="D", help="of the AP on those, in 0..1 (%(default)s)"
     )
     quantize.add_argument(
+        "--min-agreement", type=float, default=0.95, metavar="A", help="with the float graph, in 0..1 (%(default)s)"
+    )
+    quantize.add_argument(
         "--keep-float", nargs="+", default=[], metavar="GROUP", help="leave these groups of layers float"
     )
     quantize.add_argument("--no-search", action="store_true", help="quantise all other groups without measuring")
@@ -71,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         calibration_pictures=options.calibration_pictures,
         search_pictures=options.search_pictures,
         max_drop=options.max_drop,
+        min_agreement=options.min_agreement,
         keep_float=tuple(options.keep_float),
         search=not options.no_search,
         seed=options.seed,
