@@ -15,10 +15,10 @@ export METRICS_PORT ?= 8002
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve train export bench clean
+.PHONY: help setup demo test lint serve train export bench bench-settings clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 	@sed -n 's/^#   /  /p' Makefile
 
 setup: ## build both environments: .venv (everything, with torch) and .venv-serve (the local Triton, no torch)
@@ -51,6 +51,11 @@ export: ## turn weights into ONNX and a model repository; without ARGS it shows 
 bench: ## measure the served model: latency of single requests, and where the time goes
 	@ci/setup.sh serve
 	@ci/bench.sh $(ARGS)
+
+bench-settings: ## measure batching settings with a stand-in for a GPU's engine
+	@ci/setup.sh serve
+	@ci/install_perf_analyzer.sh
+	@.venv-serve/bin/python ci/bench_settings.py $(ARGS)
 
 clean: ## remove build/ and caches (the environments stay; to remove them: rm -r .venv .venv-serve)
 	@ci/clean.sh
