@@ -9,7 +9,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sparseinst_export.commands import card, check_tensorrt, evaluate, onnx, quantize, repository, tensorrt, verify
+from sparseinst_export.commands import (
+    card,
+    check_tensorrt,
+    evaluate,
+    onnx,
+    quantize,
+    repository,
+    roofline,
+    tensorrt,
+    verify,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +46,7 @@ the way of a model:
                                                            a folder that Triton serves; versions, roll-back, checks
   sparseinst-export card --contract build/mine/contract.json --verify build/mine/verify/verify.json --out MODEL_CARD.md
                                                            what is known of it, in one page
+  sparseinst-export roofline --onnx build/mine/model.onnx    least times on GPUs, and what a CPU reaches of its own
 """
 
 
@@ -44,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("sparseinst-export", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (onnx, evaluate, verify, quantize, check_tensorrt, tensorrt, repository, card):
+    for module in (onnx, evaluate, verify, quantize, check_tensorrt, tensorrt, repository, card, roofline):
         module.add(commands)
     return parser
 
