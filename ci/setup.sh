@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the environments that the other verbs run in. What is installed is skipped; an interrupted run is taken up again.
 #   ci/setup.sh train   .venv        training, export, client, checks (torch: several GB)
-#   ci/setup.sh serve   .venv-serve  the local Triton, its CPU engine and the client; no torch
+#   ci/setup.sh serve   .venv-serve  the local Triton, its CPU engine, the client and its benchmark; no torch
 #   ci/setup.sh all     both
 # PYTHON=/path/to/python3.12 chooses the interpreter. pip obeys your own pip settings and PIP_* variables.
 set -euo pipefail
@@ -78,7 +78,7 @@ fill_train() { # environment folder
 fill_serve() { # environment folder
   local env=$1 words
   [[ $(uname -s) == Linux ]] || fail "the local Triton is a Linux program; on $(uname -s) use a Linux container"
-  pip_install "$env" --editable '.[serve,client]'
+  pip_install "$env" --editable '.[serve,bench]'
   pip_install "$env" --no-deps "$PYTRITON"
   # Triton's Python backend needs the interpreter's shared library, which Debian packages apart.
   if ! words=$("$env/bin/python" -m sparseinst_server --check 2>&1); then

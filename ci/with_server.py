@@ -2,8 +2,8 @@
 
     .venv-serve/bin/python ci/with_server.py sparseinst-client image picture.jpg
 
-The environment variable PRESET names the preset (cpu). The command finds the server in SPARSEINST_URL. Its exit status
-is this script's.
+The environment variable PRESET names the preset (cpu). The command finds the server in SPARSEINST_URL, its HTTP side in
+SPARSEINST_HTTP_URL. Its exit status is this script's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(command: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # leave by way of the server's stop
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     with TritonServer(REPOSITORY, config_name=os.environ.get("PRESET") or "cpu") as server:
-        environment = os.environ | {"SPARSEINST_URL": server.grpc_url}
+        environment = os.environ | {"SPARSEINST_URL": server.grpc_url, "SPARSEINST_HTTP_URL": server.http_url}
         return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
 
 
