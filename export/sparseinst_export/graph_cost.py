@@ -15,14 +15,13 @@ import onnx
 from onnx import TensorProto
 
 from sparseinst_export.graph_parts import find_parts
+from sparseinst_export.graph_products import PRODUCTS, kind_of, multiply_adds
 from sparseinst_export.verify import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-CONVOLUTIONS = {"Conv", "DeformConv"}
-PRODUCTS = {*CONVOLUTIONS, "MatMul", "Gemm"}
 VIEWS = {
     "Reshape",
     "Squeeze",
@@ -263,35 +262,15 @@ def _cost(group: list[onnx.NodeProto], graph: _Graph, parts: dict[str, str], out
     head = next((node for node in group if node.op_type in PRODUCTS), group[0])
     return Cost(
         name=head.name,
-        kind=_kind(head, graph),
+        kind=kind_of(head, graph.shapes),
         part=parts[head.output[0]],
         operators=tuple(node.name for node in group),
-        macs=sum(_macs(node, graph.shapes) for node in group),
+        macs=sum(multiply_adds(node, graph.shapes) for node in group),
         quantised=head.op_type in PRODUCTS and all(name in graph.restored for name in head.input[:2]),
         weights=total(name for name in inputs if name in graph.constant),
         read=total(name for name in inputs if name not in graph.constant),
         written=total(made & outside),
     )
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    if node.op_type in CONVOLUTIONS:
-        return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
-    if node.op_type == "MatMul":
-        return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-    if node.op_type == "Gemm":
-        transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
-    return 0
-
-
-def _kind(node: onnx.NodeProto, graph: _Graph) -> str:
-    if node.op_type not in CONVOLUTIONS:
-        return node.op_type
-    out, per_group, *kernel = graph.shapes[node.input[1]]
-    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-    words = " depthwise" if per_group == 1 and groups == out > 1 else " grouped" if groups > 1 else ""
-    return f"{node.op_type} {'x'.join(map(str, kernel))}{words}"
 
 
 def _traffic(shape: tuple[int, ...], kind: int) -> Traffic:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from sparseinst_export.graph_products import PRODUCTS
 from sparseinst_export.layer_groups import PREFIX, group_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 PARTS = ("pictures", "backbone", "encoder", "decoder", "scoring")  # pictures: their normalisation
 UNKNOWN = "graph"  # the only part of a graph that is not ours
 HALF = f"{PREFIX}network."  # of the weights in a half-precision graph
-PRODUCTS = {"Conv", "DeformConv", "MatMul", "Gemm"}
 PROBABILITIES = {"Sigmoid", "Softmax"}
 
 
