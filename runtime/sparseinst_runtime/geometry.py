@@ -71,11 +71,17 @@ class Letterbox:
         """
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype} {image.shape}; wanted uint8 ({self.height}, {self.width}, 3)")
+        return self.place(image, pad_colour)
+
+    def place(self, image: NDArray[np.uint8], pad_colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """As `apply`, for a picture that was decoded at another scale: uint8 [any height, any width, 3]."""
         framed = np.empty((*self.size, 3), np.uint8)
-        shrinks = self.scaled_height < self.height or self.scaled_width < self.width
-        framed[: self.scaled_height, : self.scaled_width] = cv2.resize(
+        shrinks = self.scaled_height < image.shape[0] or self.scaled_width < image.shape[1]
+        inside = framed[: self.scaled_height, : self.scaled_width]
+        cv2.resize(  # into the frame, without a copy
             image,
             (self.scaled_width, self.scaled_height),
+            dst=inside,
             interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
         )
         framed[self.scaled_height :] = pad_colour

@@ -113,10 +113,14 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
             f"the picture is {width} x {height} pixels; at most {limits.max_side} a side and "
             f"{limits.max_pixels:,} in all are taken; scale it down before sending"
         )
-    if name == "JPEG" and (scans := _count_scans(data)) > limits.max_scans:
-        raise PictureError(
-            f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline"
-        )
+    if name == "JPEG":
+        scans, sizes = _walk_jpeg(data)
+        if scans > limits.max_scans:
+            raise PictureError(
+                f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline"
+            )
+        if sizes - {picture.size}:  # a decoder might believe the other one
+            raise PictureError("the JPEG names two sizes in its header; save it anew")
     return picture, Header(name, width, height, _orientation(picture))
 
 
@@ -141,15 +145,20 @@ def _sniff(data: bytes) -> str:
 
 # Inside a scan 0xFF is followed by a stuffed zero or a restart number; anything else is a marker (ITU-T T.81, B.1.1).
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 (table B.1)
 
 
-def _count_scans(data: bytes) -> int:
-    """How many scans a JPEG has up to its end marker, by walking from marker to marker without decoding."""
-    scans, at = 0, 2
+def _walk_jpeg(data: bytes) -> tuple[int, set[tuple[int, int]]]:
+    """Scans of a JPEG and the (width, height) its frames announce, from marker to marker up to its end marker."""
+    scans, sizes, at = 0, set(), 2
     while (marker := _MARKER.search(data, at)) and (kind := data[marker.end() - 1]) != 0xD9:
+        begin = marker.end()
         scans += kind == 0xDA
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    return scans
+        if kind in _FRAMES:  # length, bits a sample, height, width (B.2.2)
+            height, width = (int.from_bytes(data[begin + i : begin + i + 2], "big") for i in (3, 5))
+            sizes.add((width, height))
+        at = begin + int.from_bytes(data[begin : begin + 2], "big")
+    return scans, sizes
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:

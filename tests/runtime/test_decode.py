@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from sparseinst_runtime.decode import decode
+from sparseinst_runtime.decode import decode, decode_letterboxed
+from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.limits import Limits, PictureError, check_header
+
+PAD = (124, 116, 104)
 
 
 def test_lossless_pictures_come_back_pixel_by_pixel(encode, small):
@@ -122,3 +125,82 @@ def test_one_pixel_is_a_picture(encode):
 def test_limits_hold_before_decoding(encode, small):
     with pytest.raises(PictureError, match="40 x 24 pixels"):
         decode(encode(small, "PNG"), Limits(max_side=39))
+
+
+def in_two_steps(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    image = decode(data)
+    return Letterbox.fit(image.shape[0], image.shape[1], size).apply(image, PAD)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture without any symmetry and without sharp edges, with a little grain."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / a + columns / b) * 90 + 128 for a, b in ((31, 47), (53, -29), (67, 23))]
+    grain = np.random.default_rng(0).normal(0, 4, (height, width, 1))
+    return (np.stack(waves, axis=-1) + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_in_the_frame_is_what_decoding_and_letterboxing_give(encode, small, format, orientation):
+    data = encode(small, format, orientation)
+    for size in ((32, 32), (96, 64), (32, 160)):
+        pixels, letterbox = decode_letterboxed(data, size, PAD)
+        assert (letterbox.height, letterbox.width) == check_header(data).display_size
+        np.testing.assert_array_equal(pixels, in_two_steps(data, size))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("height", "width"), [(801, 1003), (1600, 400)])
+def test_a_large_jpeg_comes_nearly_the_same_from_reduced_scale(encode, height, width, orientation):
+    data = encode(smooth(height, width), "JPEG", orientation, quality=90)
+    for size in ((64, 64), (128, 32)):
+        pixels, letterbox = decode_letterboxed(data, size, PAD)
+        assert (letterbox.height, letterbox.width) == check_header(data).display_size
+        difference = np.abs(pixels.astype(int) - in_two_steps(data, size))
+        assert 0 < difference.mean() < 1  # 0 would mean that it was decoded at full scale
+        assert difference.max() < 16  # a sixth of a pixel of the frame, where the waves are steepest
+
+
+def test_reduced_scale_leaves_things_where_they_are(encode):
+    image = np.zeros((1205, 2501, 3), np.uint8)  # neither side is a multiple of 8
+    image[900:1000, 2300:2400] = 255
+    pixels, letterbox = decode_letterboxed(encode(image, "JPEG"), (64, 64), (0, 0, 0))
+    light = pixels[..., 0].astype(float)
+    rows, columns = np.indices(light.shape) + 0.5
+    centre = np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
+    np.testing.assert_allclose(centre, letterbox.to_input([2350, 950]), atol=0.1)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_grey_and_cmyk_pictures_fit_into_the_frame_too(encode, mode):
+    picture = Image.fromarray(smooth(500, 700)).convert(mode)
+    data = encode(picture, "JPEG", quality=95)
+    pixels, _ = decode_letterboxed(data, (64, 64), PAD)
+    assert np.abs(pixels.astype(int) - in_two_steps(data, (64, 64))).mean() < 1
+
+
+def test_large_lossless_pictures_are_decoded_in_full(encode):
+    data = encode(smooth(500, 700), "PNG")
+    np.testing.assert_array_equal(decode_letterboxed(data, (64, 64), PAD)[0], in_two_steps(data, (64, 64)))
+
+
+def test_a_large_cut_off_jpeg_is_refused(encode):
+    data = encode(smooth(500, 700), "JPEG")
+    for share in (0.3, 0.97):
+        with pytest.raises(PictureError, match="cut off or corrupt"):
+            decode_letterboxed(data[: int(share * len(data))], (64, 64), PAD)
+
+
+def test_limits_hold_before_letterboxing(encode, small):
+    with pytest.raises(PictureError, match="40 x 24 pixels"):
+        decode_letterboxed(encode(small, "JPEG"), (64, 64), PAD, Limits(max_side=39))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_have_the_pixels_that_pillow_sees(encode, mode, subsampling, progressive):
+    picture = Image.fromarray(smooth(45, 61)).convert(mode)
+    data = encode(picture, "JPEG", subsampling=subsampling, progressive=progressive)
+    np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))

@@ -155,3 +155,13 @@ def test_no_pixel_is_decoded(encode, small, monkeypatch):
         monkeypatch.setattr(f"PIL.{cls}.load", lambda self: decoded.append(type(self).__name__))
     assert [check_header(d).orientation for d in data] == [6, 1] * 3
     assert not decoded
+
+
+def test_jpeg_that_announces_two_sizes_is_refused_in_words(encode, small):
+    data = encode(small, "JPEG")
+    at = data.index(b"\xff\xc0")  # its frame: marker, length, bits, height, width
+    frame = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
+    huge = frame[:5] + (16_000).to_bytes(2, "big") * 2 + frame[9:]
+    for first, second in ((huge, frame), (frame, huge)):
+        with pytest.raises(PictureError, match=r"two sizes|16000 x 16000"):
+            check_header(data[:at] + first + second + data[at + len(frame) :])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sparseinst.data import CocoInstances, DataError, evaluation_pictures
+from sparseinst.data import CocoInstances, DataError, evaluation_files, evaluation_pictures
 
 HEIGHT, WIDTH = 40, 60
 BOX = [10, 5, 30, 5, 30, 25, 10, 25]  # columns 10..29, rows 5..24
@@ -98,6 +98,17 @@ def test_pictures_without_instances_are_for_evaluation_only(load):
     assert load(keep_empty=False).image_ids == (7,)
     assert load(keep_empty=True).image_ids == (7, 3, 12)
     assert [image_id for image_id, _ in evaluation_pictures(load(keep_empty=True))] == [7, 3, 12]
+
+
+def test_files_are_given_as_they_lie_on_disk_once_their_header_holds(load, tmp_path):
+    instances = load(keep_empty=True)
+    assert list(evaluation_files(instances)) == [(i, (tmp_path / f"{i}.png").read_bytes()) for i in (7, 3, 12)]
+    cv2.imwrite(str(tmp_path / "3.png"), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
+    with pytest.raises(DataError, match=r"3.png is 61x40 pixels .* says 60x40"):
+        list(evaluation_files(instances))
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"3.png: got data that starts with"):
+        list(evaluation_files(instances))
 
 
 def test_pictures_are_rgb(load, tmp_path):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from sparseinst.cli import main
 from sparseinst.data import CocoInstances, evaluation_pictures
-from sparseinst.evaluate import evaluate
+from sparseinst.evaluate import evaluate, segment_pictures, torch_engine
 from sparseinst_runtime import Contract
+from sparseinst_runtime.decode import decode, decode_letterboxed
 from sparseinst_runtime.geometry import Letterbox
+from sparseinst_runtime.limits import PictureError
 
 
 @pytest.mark.parametrize("size", [320, 640])
@@ -82,3 +86,29 @@ def test_weights_of_other_classes_are_refused(tmp_path, scenes, bundled_model, c
     command = ["evaluate", "--weights", str(bundled_model / "model.safetensors"), "--device", "cpu"]
     assert main([*command, "--annotations", str(tmp_path / "more.json"), "--images", str(scenes / "images")]) == 1
     assert "categories [99] that the weights do not" in capsys.readouterr().err
+
+
+def test_a_file_is_judged_on_the_pixels_that_are_served(small_model, small_contract, scenes):
+    scene = Image.open(scenes / "images" / "scene_03.jpg")
+    file = BytesIO()
+    scene.resize((scene.width * 2, scene.height * 2)).save(file, "JPEG")  # large enough for decoding at reduced scale
+    frame, colour = small_contract.input_size, small_contract.pad_colour
+    served, letterbox = decode_letterboxed(file.getvalue(), frame, colour)
+    assert (served != letterbox.apply(decode(file.getvalue()), colour)).any()
+    seen = []
+    network = torch_engine(small_model, small_contract)
+
+    def engine(images: np.ndarray):
+        seen.extend(images)
+        return network(images)
+
+    ((image_id, instances),) = segment_pictures(engine, small_contract, [(5, file.getvalue())], score_threshold=0)
+    np.testing.assert_array_equal(seen[0], served)
+    assert image_id == 5
+    assert instances.image_size == (scene.height * 2, scene.width * 2)
+
+
+def test_a_broken_file_is_named_by_its_picture(small_model, small_contract, scenes):
+    cut_off = (scenes / "images" / "scene_03.jpg").read_bytes()[:20_000]
+    with pytest.raises(PictureError, match="picture 5: the JPEG picture is cut off"):
+        list(segment_pictures(torch_engine(small_model, small_contract), small_contract, [(5, cut_off)]))

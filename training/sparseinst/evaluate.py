@@ -1,4 +1,4 @@
-"""Evaluation on a COCO dataset, through the very steps that are served: letterbox, scoring, uint8 masks, resize."""
+"""Evaluation on a COCO dataset, through the very steps that are served: decoding, letterbox, scoring, uint8 masks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from sparseinst.data import CocoInstances, evaluation_pictures
+from sparseinst.data import CocoInstances, evaluation_files
 from sparseinst.network import ServingModel, SparseInst
 from sparseinst_runtime import Contract
 from sparseinst_runtime.coco import EVALUATION_THRESHOLD, APSummary, ground_truth, mask_ap
+from sparseinst_runtime.decode import decode_letterboxed
 from sparseinst_runtime.files import atomic_write
 from sparseinst_runtime.geometry import Letterbox
 from sparseinst_runtime.instances import Instances
+from sparseinst_runtime.limits import PictureError
 from sparseinst_runtime.masks import segment
 
 T = TypeVar("T")
 Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]  # scores, labels, masks
+Picture = bytes | np.ndarray  # an encoded file, or uint8 RGB [H,W,3]
 
 
 def torch_engine(model: SparseInst, contract: Contract, device: str = "cpu") -> Engine:
@@ -40,7 +43,7 @@ def torch_engine(model: SparseInst, contract: Contract, device: str = "cpu") -> 
 def segment_pictures(
     engine: Engine,
     contract: Contract,
-    pictures: Iterable[tuple[int, np.ndarray]],
+    pictures: Iterable[tuple[int, Picture]],
     *,
     score_threshold: float | None = None,
     batch_size: int = 1,
@@ -50,22 +53,35 @@ def segment_pictures(
     Args:
         engine: the network with the contract's inputs and outputs, batched; see `torch_engine`.
         contract: of the engine.
-        pictures: (image id, uint8 RGB [H,W,3]).
+        pictures: (image id, encoded file or pixels). What is served, and so what is to be judged, are files: see
+            `decode_letterboxed`.
         score_threshold: by default the contract's.
         batch_size: pictures for one run of the engine, at least 1; the last run may have fewer.
 
     Yields:
         (image id, instances in the picture's own frame).
+
+    Raises:
+        PictureError: a file that cannot be decoded; the message names the image id.
     """
     threshold = contract.score_threshold if score_threshold is None else score_threshold
     for batch in in_batches(pictures, batch_size):
-        boxes = [Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size) for _, picture in batch]
-        images = [box.apply(picture, contract.pad_colour) for box, (_, picture) in zip(boxes, batch, strict=True)]
+        images, boxes = zip(*[_letterboxed(image_id, picture, contract) for image_id, picture in batch], strict=True)
         for (image_id, _), box, scores, labels, masks in zip(batch, boxes, *engine(np.stack(images)), strict=True):
             yield (
                 image_id,
                 segment(scores, labels, masks, box, score_threshold=threshold, mask_threshold=contract.mask_threshold),
             )
+
+
+def _letterboxed(image_id: int, picture: Picture, contract: Contract) -> tuple[np.ndarray, Letterbox]:
+    if isinstance(picture, bytes):
+        try:
+            return decode_letterboxed(picture, contract.input_size, contract.pad_colour)
+        except PictureError as error:
+            raise PictureError(f"picture {image_id}: {error}") from error
+    letterbox = Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size)
+    return letterbox.apply(picture, contract.pad_colour), letterbox
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -76,9 +92,9 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def evaluate(
-    engine: Engine, contract: Contract, annotations: str | dict[str, Any], pictures: Iterable[tuple[int, np.ndarray]]
+    engine: Engine, contract: Contract, annotations: str | dict[str, Any], pictures: Iterable[tuple[int, Picture]]
 ) -> tuple[APSummary, list[dict[str, Any]]]:
-    """COCO mask AP of an engine.
+    """COCO mask AP of an engine; see `segment_pictures`.
 
     Returns:
         The twelve numbers, and the results in COCO's format.
@@ -116,7 +132,7 @@ def evaluate_files(engine: Engine, contract: Contract, annotations: Path, images
     dataset = CocoInstances(annotations, images, keep_empty=True)
     truth = ground_truth(annotations, contract)
     out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
-    pictures = track(evaluation_pictures(dataset), "evaluating", total=len(dataset))
+    pictures = track(evaluation_files(dataset), "evaluating", total=len(dataset))
     summary, results = evaluate(engine, contract, truth, pictures)
     atomic_write(out, json.dumps(results))
     return f"{summary.text}{len(results)} instances in {out}\n"

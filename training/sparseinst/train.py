@@ -27,7 +27,7 @@ from sparseinst.data import (
     CocoInstances,
     TrainingSet,
     batches_per_epoch,
-    evaluation_pictures,
+    evaluation_files,
     training_batches,
 )
 from sparseinst.distributed import World
@@ -181,7 +181,7 @@ class Trainer:
         out, position = self.config.out, self.position
         self.state.require_finite(out)
         engine = torch_engine(self.evaluated, self.contract, self.config.device)
-        summary, _ = evaluate(engine, self.contract, str(self.config.annotations), evaluation_pictures(val))
+        summary, _ = evaluate(engine, self.contract, str(self.config.annotations), evaluation_files(val))
         self.log.evaluation(position.iteration, position.epoch, summary.as_dict())
         save_weights(out / "last.safetensors", self.evaluated, self.contract)
         if summary.ap > position.best_ap or not (out / "best.safetensors").exists():

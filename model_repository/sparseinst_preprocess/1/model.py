@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from sparseinst_runtime.decode import decode
-from sparseinst_runtime.geometry import Letterbox
+from sparseinst_runtime.decode import decode_letterboxed
 from sparseinst_runtime.triton import ModelArguments, each_picture, respond
 
 
@@ -38,7 +37,5 @@ class TritonPythonModel:
 
     def letterbox(self, file: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels uint8 [S, S, 3] and (height, width) of one picture file; raises PictureError."""
-        picture = decode(file, self.limits)
-        height, width = picture.shape[:2]
-        letterbox = Letterbox.fit(height, width, self.contract.input_size)
-        return letterbox.apply(picture, self.contract.pad_colour), (height, width)
+        pixels, letterbox = decode_letterboxed(file, self.contract.input_size, self.contract.pad_colour, self.limits)
+        return pixels, (letterbox.height, letterbox.width)

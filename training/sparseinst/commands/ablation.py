@@ -114,7 +114,7 @@ class Runner:
     def __call__(self, recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
         """Train where that has not been done, evaluate where that has not been done; the figures of `APSummary`."""
         from sparseinst.checkpoint import load_model
-        from sparseinst.data import evaluation_pictures
+        from sparseinst.data import evaluation_files
         from sparseinst.evaluate import evaluate, torch_engine
         from sparseinst_runtime.files import atomic_write
 
@@ -130,7 +130,7 @@ class Runner:
             model.config = replace(model.config, decoder=decoder)
             engine = torch_engine(model, contract, self.arguments.device)
             annotations = str(self.arguments.val_annotations)
-            summary, _ = evaluate(engine, contract, annotations, evaluation_pictures(self.val))
+            summary, _ = evaluate(engine, contract, annotations, evaluation_files(self.val))
             figures[scoring] = summary.as_dict()
             atomic_write(folder / FINISHED, json.dumps(figures))
         return figures[scoring]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _segment(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[dict[s
     from rich.console import Console
     from rich.progress import track
 
-    from sparseinst.data import CocoInstances, evaluation_pictures
+    from sparseinst.data import CocoInstances, evaluation_files, evaluation_pictures
     from sparseinst.evaluate import in_batches, segment_pictures, torch_engine
     from sparseinst.predict import Predictor
     from sparseinst_runtime.coco import EVALUATION_THRESHOLD, ground_truth
@@ -123,9 +124,9 @@ def _segment(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[dict[s
     dataset = CocoInstances(arguments.annotations, arguments.images, keep_empty=True)
     truth = ground_truth(arguments.annotations, predictor.contract)
     console = Console(stderr=True)
-    pictures = track(
-        evaluation_pictures(dataset),
-        "evaluating",
+    bar = partial(
+        track,
+        description="evaluating",
         total=len(dataset),
         console=console,
         transient=True,
@@ -136,14 +137,14 @@ def _segment(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[dict[s
         found = segment_pictures(
             engine,
             predictor.contract,
-            pictures,
+            bar(evaluation_files(dataset)),
             score_threshold=EVALUATION_THRESHOLD,
             batch_size=arguments.batch_size,
         )
     else:  # with the threshold of the published rule
         found = (
             (image_id, instances)
-            for batch in in_batches(pictures, arguments.batch_size)
+            for batch in in_batches(bar(evaluation_pictures(dataset)), arguments.batch_size)
             for (image_id, _), instances in zip(batch, predictor.batch([image for _, image in batch]), strict=True)
         )
     results = [row for image_id, instances in found for row in instances.to_coco(image_id, category_ids)]

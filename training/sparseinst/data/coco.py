@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 from sparseinst_runtime.contract import OBJECT
 from sparseinst_runtime.decode import decode
-from sparseinst_runtime.limits import PictureError
+from sparseinst_runtime.limits import PictureError, check_header
 from sparseinst_runtime.rle import decode_rle
 
 # No picture is near this size. pycocotools walks along a polygon's edges, and ends the process where memory does.
@@ -144,6 +144,21 @@ class CocoInstances:
         """
         return self._decode(self._pictures[index]) if self._cache is None else self._cache[index]
 
+    def file(self, index: int) -> bytes:
+        """The picture as it lies on disk, encoded, as a client would send it.
+
+        Raises:
+            DataError: unreadable, or of another size than the JSON says.
+        """
+        picture = self._pictures[index]
+        try:
+            data = picture.path.read_bytes()
+            size = check_header(data).display_size
+        except (OSError, PictureError) as error:
+            raise DataError(f"{picture.path}: {error}") from error
+        self._check_size(picture, size)
+        return data
+
     def sample(self, index: int) -> Sample:
         """The picture with its masks; instances whose shape covers no pixel are left out.
 
@@ -194,12 +209,15 @@ class CocoInstances:
             image: np.ndarray = decode(picture.path.read_bytes())
         except (OSError, PictureError) as error:
             raise DataError(f"{picture.path}: {error}") from error
-        if image.shape[:2] != (picture.height, picture.width):
+        self._check_size(picture, image.shape[:2])
+        return image
+
+    def _check_size(self, picture: _Picture, size: tuple[int, ...]) -> None:
+        if size != (picture.height, picture.width):
             raise DataError(
-                f"{picture.path} is {image.shape[1]}x{image.shape[0]} pixels (EXIF orientation applied); "
+                f"{picture.path} is {size[1]}x{size[0]} pixels (EXIF orientation applied); "
                 f"{self._source} says {picture.width}x{picture.height}"
             )
-        return image
 
     def _rasterise(self, instance: _Instance, picture: _Picture) -> np.ndarray:
         try:

@@ -171,6 +171,12 @@ def evaluation_pictures(instances: CocoInstances) -> Iterator[tuple[int, np.ndar
         yield image_id, instances.image(index)
 
 
+def evaluation_files(instances: CocoInstances) -> Iterator[tuple[int, bytes]]:
+    """Every picture as a client would send it: (image_id, encoded file); masks are not touched."""
+    for index, image_id in enumerate(instances.image_ids):
+        yield image_id, instances.file(index)
+
+
 # Between processes a batch travels as four tensors: one per target would exhaust file descriptors.
 _Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]
 
