@@ -84,8 +84,10 @@ class Letterbox:
             dst=inside,
             interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
         )
-        framed[self.scaled_height :] = pad_colour
-        framed[: self.scaled_height, self.scaled_width :] = pad_colour
+        padding = np.empty((self.size[1], 3), np.uint8)  # a whole row: NumPy would spread the colour pixel by pixel
+        padding[:] = pad_colour
+        framed[self.scaled_height :] = padding
+        framed[: self.scaled_height, self.scaled_width :] = padding[self.scaled_width :]
         return framed
 
     def to_input(self, points: ArrayLike) -> NDArray[np.float64]:
