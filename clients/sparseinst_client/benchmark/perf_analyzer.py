@@ -151,7 +151,7 @@ def read(level: Level, table: str, said: str) -> Level:
     count = int(found[1]) if found else 0
     late = re.search(r"([\d.]+)% of the requests were delayed", said)
     notes = [f"{late[1]} % of the requests went out late, and their latency does not say so"] if late else []
-    notes += [f"ended early: {error[1].strip()}"] if (error := re.search(THREAD_ERROR, said)) else []
+    notes += [f"ended early: {ended[1].strip()}"] if (ended := re.search(THREAD_ERROR, said)) else []
     seconds = count / rate if rate else 0.0
     return replace(
         level,
