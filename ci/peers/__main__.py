@@ -19,8 +19,8 @@ from rich.progress import Progress
 from torch import device
 
 from peers.arena import Result, compare
-from peers.contenders import Contender, Setting, engine, engine_int8, served
-from peers.models import BUILD, ROOT, Model, prepare
+from peers.contenders import Contender, Model, Setting, engine, engine_int8, served
+from peers.models import BUILD, ROOT, prepare
 from peers.others import mask2former, mask_rcnn
 from peers.plain import plain
 from peers.summary import bars, figures, summarise, table

@@ -1,7 +1,7 @@
 """Who takes part: each takes the bytes of a picture and gives instances as COCO run lengths in the picture's own frame.
 
 All get the same JPEG bytes, the same threads and the same limit of instances; what they decode and resize with is their
-own, as their users have it. A contender is made in the process that runs it.
+own, as their users have it. A contender is made in the process that runs it, and imports there what it needs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from peers.models import Model
+from sparseinst_runtime import Contract
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, ready for every contender.
+
+    Attributes:
+        name: for people.
+        weights: safetensors file.
+        graph: ONNX file in float32.
+        int8: ONNX file with int8 layers, where one was given.
+        repository: what Triton serves: preset `cpu`, and `cpu-int8` where there is an int8 graph.
+        trained: whether the weights are.
+    """
+
+    name: str
+    weights: Path
+    graph: Path
+    int8: Path | None
+    repository: Path
+    trained: bool
+
+    @property
+    def contract(self) -> Contract:
+        """That of graph and weights."""
+        return Contract.load(self.graph.with_name("contract.json"))
 
 
 @dataclass(frozen=True)

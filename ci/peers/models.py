@@ -7,7 +7,7 @@ zero, and a processor is slow at the tiniest numbers. So every layer is scaled u
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from peers.contenders import Model
 from sparseinst.checkpoint import load_model, save_weights
 from sparseinst.network import SparseInst
 from sparseinst.network.head import normalise
@@ -28,32 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "assets" / "models" / "animals"
 BUILD = ROOT / "build" / "peers"
 KERNEL_SPREAD = 0.3  # of mask kernels: logits of the masks vary by about 3, as between object and background
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network, ready for every contender.
-
-    Attributes:
-        name: for people.
-        weights: safetensors file.
-        graph: ONNX file in float32.
-        int8: ONNX file with int8 layers, where one was given.
-        repository: what Triton serves: preset `cpu`, and `cpu-int8` where there is an int8 graph.
-        trained: whether the weights are.
-    """
-
-    name: str
-    weights: Path
-    graph: Path
-    int8: Path | None
-    repository: Path
-    trained: bool
-
-    @property
-    def contract(self) -> Contract:
-        """That of graph and weights."""
-        return Contract.load(self.graph.with_name("contract.json"))
 
 
 def prepare(name: str, int8: Path | None = None) -> Model:
