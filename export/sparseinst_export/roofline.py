@@ -1,8 +1,9 @@
 """The least time a graph can take on given hardware: multiply-adds over peak rate, bytes over bandwidth.
 
-`floor`: all products at the peak rate, or every weight, picture and output moved once, whichever takes longer; nothing
-goes below it. `fused`: each pass takes the longer of its products and its bytes; engines come near it where activations
-do not stay in a cache. `unfused`: the same, operator by operator.
+`floor`: all products at the peak rate, or every weight, picture and output moved once, whichever takes longer. Only
+what multiplies less than the graph says, as Winograd's convolutions do, goes below it. `fused`: each pass takes the
+longer of its products and its bytes; engines come near it where activations do not stay in a cache. `unfused`: the
+same, operator by operator.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Bound:
 
     @property
     def floor(self) -> float:
-        """What no engine goes below."""
+        """What no engine goes below that computes the products as they stand."""
         return max(self.compute, self.once)
 
 
