@@ -15,7 +15,7 @@ export METRICS_PORT ?= 8002
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve train export bench bench-settings clean
+.PHONY: help setup demo test lint serve train export bench bench-settings bench-peers clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -56,6 +56,10 @@ bench-settings: ## measure batching settings with a stand-in for a GPU's engine
 	@ci/setup.sh serve
 	@ci/install_perf_analyzer.sh
 	@.venv-serve/bin/python ci/bench_settings.py $(ARGS)
+
+bench-peers: ## compare what is served with plain PyTorch and other segmenters, in turn on this machine
+	@ci/setup.sh all
+	@ci/bench_peers.sh $(ARGS)
 
 clean: ## remove build/ and caches (the environments stay; to remove them: rm -r .venv .venv-serve)
 	@ci/clean.sh
