@@ -221,6 +221,27 @@ def verify(
     return tuple(differences)
 
 
+def contract_in(path: Path, weights: Contract) -> Contract:
+    """The contract that a graph carries, which may differ from its weights' in what `GraphOptions` change.
+
+    Args:
+        path: the ONNX file.
+        weights: contract inside the weights.
+
+    Raises:
+        ExportError: not an ONNX graph, or the graph of another network.
+        OSError: the file cannot be read.
+    """
+    properties = {entry.key: entry.value for entry in _parse(path.read_bytes(), path).metadata_props}
+    if "contract" not in properties:
+        return weights
+    contract = Contract.from_json(properties["contract"], source=f"the contract in {path}")
+    options = GraphOptions(contract.input_size, contract.max_instances, contract.mask_stride)
+    if replace(options.apply(weights), max_batch_size=contract.max_batch_size) != contract:
+        raise ExportError(f"{path} is of another network than these weights: its contract differs; wanted their export")
+    return contract
+
+
 def load_graph(path: Path, contract: Contract) -> bytes:
     """The bytes of an exported graph that holds the contract.
 
@@ -229,12 +250,15 @@ def load_graph(path: Path, contract: Contract) -> bytes:
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
+    check_signature(_parse(data, path), contract)
+    return data
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
-        graph = onnx.load_model_from_string(data)
+        return onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ExportError(f"{path} is no ONNX graph ({error}); `sparseinst-export onnx` writes one") from error
-    check_signature(graph, contract)
-    return data
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -144,6 +144,10 @@ def test_help_tells_the_defaults_there_are(capsys):
     for name in ("score", "mask_share"):
         values = [f"{getattr(each, name):.0e}".replace("e-0", "e-") for each in (single, half)]
         assert f"(fp32 {values[0]}, fp16, TensorRT {values[1]})" in text
+    rough = PRECISIONS["int8"]
+    assert rough == PRECISIONS["fp8"]
+    assert f"AP {rough.ap:g}, labels {rough.labels:g}, mask IoU {rough.iou:g}, score error {rough.score:g}" in text
+    assert f"and mask share {rough.mask_share:g}." in text
 
 
 @pytest.mark.parametrize("option", [("--mask-iou", "1.5"), ("--ap-difference", "nan"), ("--limit", "0")])
