@@ -163,8 +163,8 @@ def test_a_bad_request_fails_alone(server, good):
 
 @pytest.mark.parametrize("size", [(0, 640), (-1, 640), (480, 2**31 - 1), (40_000, 40_000)])
 def test_pixels_with_a_picture_size_that_cannot_be_are_refused(transport, client, size):
-    side = client.contract().input_size
-    inputs = {"pixels": np.zeros((1, side, side, 3), np.uint8), "image_size": np.array([size], np.int32)}
+    height, width = client.contract().input_size
+    inputs = {"pixels": np.zeros((1, height, width, 3), np.uint8), "image_size": np.array([size], np.int32)}
     assert "image_size" in refusal(transport, inputs, "sparseinst_pixels")
 
 
