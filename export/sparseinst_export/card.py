@@ -149,14 +149,18 @@ def _generated(
         written[AGREEMENT] = sections.agreement(report)
         seen = report["subject"]["files"]
         own |= {seen[kind]["name"]: seen[kind]["sha256"] for kind in ("graph", "plan") if kind in seen}
+    if sources.quantisation:
+        report = read_report(sources.quantisation, "complete", "settings", "groups", "graph_sha256")
+        _check_origin(report["inputs"].get("weights_sha256"), sources.quantisation, sources)
+        written[QUANTISATION] = sections.quantisation(report)
+        own[sources.quantisation.with_suffix(".onnx").name] = report["graph_sha256"]
     written[FILES] = sections.files(own)
     if sources.benchmarks:
         written[SPEED] = sections.speed([(name, read_report(path)) for name, path in sources.benchmarks.items()])
-    for title, path in ((QUANTISATION, sources.quantisation), (ENGINE, sources.engine)):
-        if path:
-            report = read_report(path)
-            _check_origin(report.get("weights_sha256"), path, sources)
-            written[title] = sections.facts(report)
+    if sources.engine:
+        report = read_report(sources.engine)
+        _check_origin(report.get("weights_sha256"), sources.engine, sources)
+        written[ENGINE] = sections.facts(report)
     return written
 
 

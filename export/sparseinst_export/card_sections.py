@@ -1,7 +1,7 @@
 """The generated sections of a model card, each from one kind of file: text in, Markdown out, no figure of its own.
 
 A file that another part of the project writes is read for the fields named here; one without them is refused by name.
-What has no layout of its own (quantisation, engine, training) is shown as a table of its settings.
+What has no layout of its own (engine, training) is shown as a table of its settings.
 """
 
 from __future__ import annotations
@@ -169,6 +169,34 @@ def facts(report: dict[str, Any]) -> str:
             f"### {name.capitalize()}",
             table(columns, [[row.get(each, "-") for each in columns] for row in flat]),
         ]
+    return "\n\n".join(parts)
+
+
+def quantisation(report: dict[str, Any]) -> str:
+    """What was made, from how many pictures, and what each group of layers cost alone; see `quantization_record`."""
+    if not report["complete"]:
+        raise CardError("the record of the quantisation is of one that did not end; run `quantize` again to the end")
+    given, groups = report["settings"], report["groups"]
+    share = sum(group["share"] for group in groups if group["quantised"])
+    rows = [
+        ("precision", f"{given['precision']} for {given['target']}, {share:.1%} of the convolutions' multiplications"),
+        ("float", ", ".join(group["name"] for group in groups if not group["quantised"]) or "no group of layers"),
+        ("calibrated on", f"{given['calibration_pictures']} pictures"),
+    ]
+    if "result" in report:
+        for key, name in (("float", "float graph"), ("all_quantised", "all quantised"), ("result", "as written")):
+            found = report[key]
+            told = f"mask AP {figure(found['ap'], 4)}, agreement {figure(found['agreement'], 4)}"
+            rows.append((name, f"{told} on {given['search_pictures']} other training pictures"))
+    costs = [
+        (group["name"], f"{group['share']:.1%}", *(figure(group["alone"][key], 4) for key in ("ap", "agreement")),
+         given["precision"] if group["quantised"] else "float")
+        for group in groups if group["alone"]
+    ]  # fmt: skip
+    parts = [table(("what", "value"), rows)]
+    if costs:
+        head = ("group quantised alone", "share of work", "mask AP", "agreement", "in the graph")
+        parts += ["Agreement is the mask AP against what the float graph finds.", table(head, costs)]
     return "\n\n".join(parts)
 
 

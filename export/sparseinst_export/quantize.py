@@ -219,6 +219,7 @@ def _inputs(
 ) -> dict[str, Any]:
     # What measures depend on; how much may be lost, and what stays float in the end, do not change them.
     return {
+        "weights_sha256": next((entry.value for entry in base.metadata_props if entry.key == "weights_sha256"), None),
         "float_graph_sha256": _sha256([base.SerializeToString(deterministic=True)]),
         "calibration_pictures": len(pictures),
         "calibration_sha256": _sha256(picture.tobytes() for picture in pictures),

@@ -130,15 +130,20 @@ def test_weights_tell_architecture_size_and_training(contract, weights):
 def test_engines_speed_and_quantisation_have_their_sections(contract, weights, tmp_path):
     rows = [{"height": 64, "width": 96, "batch_size": 1, "total": 12.345, "pictures_per_second": 81.0, "instances": 3}]
     speed = {"machine": {"processor": "Abacus"}, "setting": {"precision": "fp32"}, "rows": rows}
-    groups = [{"name": "encoder", "quantised": True, "alone": {"ap": 0.51}}, {"name": "decoder", "quantised": False}]
+    measure = {"ap": 0.51, "agreement": 0.97}
+    groups = [
+        {"name": "encoder", "layers": 2, "share": 0.75, "quantised": True, "alone": measure},
+        {"name": "decoder", "layers": 1, "share": 0.25, "quantised": False, "alone": {"ap": None, "agreement": 0.5}},
+    ]
+    settings = {"precision": "int8", "target": "cpu", "calibration_pictures": 16, "search_pictures": 9}
+    quantised = {"complete": True, "settings": settings, "groups": groups, "graph_sha256": "a" * 64, "inputs": {}}
+    quantised |= {"float": measure, "all_quantised": measure, "result": measure, "measured": {"x": 1}}
     sources = Sources(
         contract,
         weights=weights,
         verification=write(tmp_path / "verify.json", verification(sha256(weights))),
         benchmarks={"laptop": write(tmp_path / "speed.json", speed)},
-        quantisation=write(
-            tmp_path / "model.int8.json", {"settings": {"bits": 8}, "groups": groups, "measured": {"x": 1}}
-        ),
+        quantisation=write(tmp_path / "model.int8.json", quantised),
         engine=write(tmp_path / "model.plan.json", {"tensorrt": "10.3", "gpu": {"name": "L4"}, "tf32": False}),
     )
     found = sections_of(model_card(sources))
@@ -149,8 +154,10 @@ def test_engines_speed_and_quantisation_have_their_sections(contract, weights, t
     assert "### laptop" in found["Speed"]
     assert "| machine.processor | Abacus |" in found["Speed"]
     assert "| 64 | 96 | 1 | 12.35 | 81 |" in found["Speed"]
-    assert "| encoder | yes | 0.51 |\n| decoder | no | - |" in found["Quantisation"]
-    assert "measured" not in found["Quantisation"]
+    assert "| precision | int8 for cpu, 75.0% of the convolutions' multiplications |" in found["Quantisation"]
+    assert "| encoder | 75.0% | 0.5100 | 0.9700 | int8 |" in found["Quantisation"]
+    assert "| decoder | 25.0% | - | 0.5000 | float |" in found["Quantisation"]
+    assert f"| `model.int8.onnx` | `{'a' * 64}` |" in found["Files"]
     assert "| gpu.name | L4 |\n| tf32 | no |" in found["Engine"]
 
 
