@@ -88,7 +88,7 @@ def test_the_bundled_card_is_what_the_command_writes(repo_root, bundled_model, t
 
 def test_the_bundled_card_is_about_the_files_beside_it(bundled_model):
     named = dict(re.findall(r"^\| `(.+)` \| `(.{64})` \|$", (bundled_model / "README.md").read_text(), re.MULTILINE))
-    assert named.keys() == {"model.safetensors", "model.onnx", "contract.json"}
+    assert named.keys() == {"model.safetensors", "model.onnx", "model.int8.onnx", "contract.json"}
     assert named == {name: sha256(bundled_model / name) for name in named}
 
 
