@@ -64,7 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
                 turn=options.turn,
                 tick=lambda: bar.advance(task),  # noqa: B023 - called inside the loop only
             )
-        rows = summarise(result.turns, REFERENCE, {c.name for c in taking_part if c.ours}, result.agreement(REFERENCE))
+        rows = summarise(
+            result.turns,
+            REFERENCE,
+            {c.name for c in taking_part if c.ours},
+            result.agreement(REFERENCE, model.contract.score_threshold),
+        )
         title = _title(model)
         texts += ["", f"**{title}**", "", table(rows, REFERENCE), *_notes(result, taking_part)]
         report["models"][name] = {"title": title, "rows": figures(rows), "skipped": result.skipped}

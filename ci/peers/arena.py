@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from pycocotools import mask as coco_mask
 
@@ -15,6 +16,7 @@ from peers.models import BUILD, ROOT
 from peers.worker import Turn, Worker, processor_time
 from sparseinst_server import TritonServer
 
+T = TypeVar("T")
 COMPARED = 4  # pictures whose masks are held against the reference's
 
 
@@ -32,9 +34,13 @@ class Result:
     skipped: dict[str, str] = field(default_factory=dict)
     answers: dict[str, list[Answer]] = field(default_factory=dict)
 
-    def agreement(self, reference: str) -> dict[str, float]:
-        """Mean IoU of the reference's masks with the nearest mask of each contender that runs the same weights."""
-        return {name: mean_iou(zip(self.answers[reference], own, strict=True)) for name, own in self.answers.items()}
+    def agreement(self, reference: str, score_threshold: float) -> dict[str, float]:
+        """Mean IoU of the reference's masks with the nearest mask of each contender that runs the same weights.
+
+        Masks above the threshold count, as are served; the surest of a picture where none is above.
+        """
+        sure = [surest(answer, score_threshold) for answer in self.answers[reference]]
+        return {name: mean_iou(zip(sure, own, strict=True)) for name, own in self.answers.items()}
 
 
 def compare(
@@ -72,8 +78,7 @@ def compare(
             stack.callback(worker.close)
             workers.append(worker)
         for index in range(warm_up + rounds):
-            start = index % len(workers)  # who begins changes, so that nobody always follows the same one
-            for worker in (*workers[start:], *workers[:start]):
+            for worker in order(workers, index):
                 count = turn * worker.contender.concurrency
                 numbers = [(index * turn + place) % len(pictures) for place in range(count)]
                 done = _take_turn(worker, numbers, servers)
@@ -85,6 +90,19 @@ def compare(
                 result.answers[worker.contender.name] = worker.answers(list(range(min(COMPARED, len(pictures)))))
     result.turns = {c.name: result.turns[c.name] for c in contenders if c.name in result.turns}
     return result
+
+
+def order(taking_part: Sequence[T], index: int) -> list[T]:
+    """Who takes a turn after whom in a round: another one begins each time, and every second round goes backwards."""
+    start = index % len(taking_part)
+    moved = [*taking_part[start:], *taking_part[:start]]
+    return moved[::-1] if index % 2 else moved
+
+
+def surest(answer: Answer, score_threshold: float) -> Answer:
+    """The masks above a threshold, or the best one alone where none is."""
+    kept = max(1, int((answer.scores > score_threshold).sum()))
+    return Answer(answer.size, answer.masks[:kept], answer.scores[:kept])
 
 
 def mean_iou(pairs: Iterable[tuple[Answer, Answer]]) -> float:

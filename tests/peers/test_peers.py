@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from peers.arena import compare, mean_iou
+from peers.arena import compare, mean_iou, order, surest
 from peers.contenders import Answer, Contender, Model, Setting, engine
 from peers.models import random_network
 from peers.plain import encoded, plain
@@ -48,8 +48,7 @@ def test_plain_pytorch_and_our_engine_find_the_same_objects(setting, pictures):
     ours, theirs = engine(setting), plain(setting)
     pairs = [(theirs(picture), ours(picture)) for picture in pictures]
     assert all(expected.size == found.size for expected, found in pairs)
-    best = [(a.masks[:1], b) for a, b in pairs]  # the surest object; the resizing filters differ
-    assert mean_iou((Answer(b.size, masks, b.scores[:1]), b) for masks, b in best) > 0.9
+    assert mean_iou((surest(expected, 0.3), found) for expected, found in pairs) > 0.9  # the resizing filters differ
     assert [len(found.masks) for _, found in pairs] == [3, 3, 3]
     assert np.allclose([a.scores[0] for a, _ in pairs], [b.scores[0] for _, b in pairs], atol=0.1)
 
@@ -62,6 +61,19 @@ def test_an_answer_agrees_with_itself_and_not_with_nothing():
     assert mean_iou([(answer, empty)]) == 0.0
     half = encoded(masks[:1], np.ones(1, np.float32))
     assert mean_iou([(answer, half)]) == 0.5  # one of the two is found
+
+
+def test_only_sure_masks_are_held_against_others():
+    answer = Answer((4, 6), (b"1", b"2", b"3"), np.array([0.9, 0.4, 0.2], np.float32))
+    assert surest(answer, 0.3).masks == (b"1", b"2")
+    assert surest(answer, 0.95).masks == (b"1",)
+
+
+def test_everybody_begins_as_often_and_follows_others_than_the_same_one():
+    rounds = [order("abc", index) for index in range(6)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert sorted(one[0] for one in rounds) == sorted("abc" * 2)
+    assert {(x, y) for one in rounds for x, y in zip(one, one[1:], strict=False)} >= {("a", "b"), ("b", "a")}
 
 
 def test_masks_without_a_pixel_are_no_instances():
