@@ -64,12 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
                 turn=options.turn,
                 tick=lambda: bar.advance(task),  # noqa: B023 - called inside the loop only
             )
-        rows = summarise(
-            result.turns,
-            REFERENCE,
-            {c.name for c in taking_part if c.ours},
-            result.agreement(REFERENCE, model.contract.score_threshold),
-        )
+        agreement = result.agreement(REFERENCE, model.contract.score_threshold)
+        rows = summarise(result.turns, REFERENCE, {c.name for c in taking_part if c.ours}, agreement)
         title = _title(model)
         texts += ["", f"**{title}**", "", table(rows, REFERENCE), *_notes(result, taking_part)]
         report["models"][name] = {"title": title, "rows": figures(rows), "skipped": result.skipped}
@@ -127,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         "--models", nargs="+", default=["bundled", "r50_giam"], help="bundled, or variants with random weights"
     )
     parser.add_argument(
-        "--int8", type=_int8, action="append", default=[], metavar="MODEL=M.onnx", help="a quantised graph of a model"
+        "--int8",
+        type=_int8,
+        action="append",
+        default=[],
+        metavar="MODEL=M.onnx",
+        help="a quantised graph of a model (default: model.int8.onnx beside its graph)",
     )
     parser.add_argument("--rounds", type=_count, default=12, help="that count (%(default)s)")
     parser.add_argument("--warm-up", type=_count, default=1, help="rounds before them (%(default)s)")

@@ -36,7 +36,8 @@ def prepare(name: str, int8: Path | None = None) -> Model:
 
     Args:
         name: `bundled`, or a variant of docs/variants.md.
-        int8: a quantised graph of the same network, to be compared too.
+        int8: a quantised graph of the same network, to be compared too; by default model.int8.onnx beside its graph,
+            where there is one.
 
     Raises:
         ValueError: no recipe of that name, or its graph cannot be exported.
@@ -59,6 +60,8 @@ def prepare(name: str, int8: Path | None = None) -> Model:
         )
         save_weights(weights, random_network(network, contract), contract)
         export_onnx(weights, graph)
+    beside = graph.with_name("model.int8.onnx")
+    int8 = int8 or (beside if beside.exists() else None)
     repository = assemble(
         ROOT / "model_repository", graph, graph.with_name("contract.json"), _empty(folder / "repository"), int8=int8
     )
