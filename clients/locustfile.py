@@ -90,6 +90,10 @@ def _prepare(environment: Environment, **_: Any) -> None:
         environment.shape_class = Shape(options.shape, plan)
         environment.shape_class.runner = environment.runner
     for kind in environment.user_classes:
+        try:
+            Client(environment.host or kind.host or "").close()  # connects to nobody yet
+        except ValueError as error:
+            raise SystemExit(f"locustfile: {error}") from error
         _LOG.info("%s: %s; %s", kind.__name__, environment.host or kind.host, describe(samples))
     if not environment.stop_timeout:  # what is under way at the end is waited for: the slowest must not go uncounted
         environment.stop_timeout = TIMEOUT
@@ -118,8 +122,9 @@ class PictureUser(User):
         self.sent = 0
 
     def on_stop(self) -> None:
-        """Disconnect."""
+        """Disconnect, and let go of the client now: gRPC's would close once more at the interpreter's end, and hang."""
         self.client.close()
+        del self.client
 
     def wait_time(self) -> float:
         """Seconds until the next picture."""

@@ -109,8 +109,11 @@ class Benchmark:
         self.found["concurrency"] = max(level.pictures_per_s for level in levels)
 
     def _rate(self) -> None:
-        known = self._capacity()
-        for rate in self.rates or [round(share * known, 1) for share in (0.25, 0.5, 0.75, 0.9)]:
+        rates = self.rates
+        if not rates:
+            known = self._capacity()
+            rates = [round(share * known, 1) for share in (0.25, 0.5, 0.75, 0.9)]
+        for rate in rates:
             self._perf_analyzer_level("rate", rate, RATE)
 
     def _search(self, scenario: str, measure: Callable[[str, float, str], Level]) -> None:

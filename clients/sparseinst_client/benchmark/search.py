@@ -18,8 +18,8 @@ def highest_rate(
 ) -> float | None:
     """The highest rate that holds, to within `resolution`.
 
-    Measurements scatter, and a search stops at the luckiest one. So the rate that is found has to hold once more; until
-    one does, it goes down by `resolution`.
+    Measurements scatter, and a search stops at the luckiest one. So the rate that is found has to hold once more; where
+    it does not, it goes down by `resolution` until one holds twice.
 
     Args:
         holds: measures at a rate and says whether it held. Below a rate that holds, all are taken to hold.
@@ -57,8 +57,10 @@ def highest_rate(
             held = rate
         else:
             failed = rate
-    while not holds(held):
+    twice = holds(held)
+    while not twice:
         if held == floor:
             return None
         held = max(held / (1 + resolution), floor)
+        twice = holds(held) and holds(held)
     return held
