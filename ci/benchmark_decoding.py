@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from sparseinst.checkpoint import load_model
@@ -141,9 +142,10 @@ def accuracy(factors: list[int], annotations: Path, images: Path) -> None:
     dataset = CocoInstances(annotations, images, keep_empty=True)
     tried = {"in full": reduced(99)} | {f"spare {spare}": reduced(spare) for spare in SPARES}
     sys.stdout.write(f"| enlarged | {' | '.join(tried)} |\n|---:|{'---:|' * len(tried)}\n")
+    console = Console(stderr=True)
     for factor in factors:
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in tried}
-        for index in track(range(len(dataset)), f"enlarged {factor} times"):
+        for index in track(range(len(dataset)), f"enlarged {factor} times", console=console):
             picture = Image.fromarray(dataset.image(index))
             box = Letterbox.fit(picture.height, picture.width, contract.input_size)
             file = io.BytesIO()

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
+from rich.console import Console
 from rich.progress import track
 from torch.nn import functional as F
 
@@ -65,7 +66,9 @@ def main() -> int:
         "network's": network_maps,
     }
     cases = [(name, maps(count)) for count in options.instances for name, maps in kinds.items()]
-    lines = [measure(name, maps, options.repeats) for name, maps in track(cases, "measuring")]
+    lines = [
+        measure(name, maps, options.repeats) for name, maps in track(cases, "measuring", console=Console(stderr=True))
+    ]
     sys.stdout.write("| maps | K | runtime, ms | published, ms | ratio | pixels that differ | off both outlines |\n")
     sys.stdout.write("|---|---:|---:|---:|---:|---:|---:|\n")
     for line in lines:
