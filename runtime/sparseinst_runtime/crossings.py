@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Pairs of a cell and a picture column that are worked on together: about 10 MB of temporary arrays. Smaller groups cost
-# more steps, larger ones leave the cache.
+# more steps; without a bound, noise over whole maps would take gigabytes.
 GROUP = 150_000
 
 
