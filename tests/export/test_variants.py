@@ -28,7 +28,8 @@ SIZE = (96, 128)
 FP32, FP16 = 1e-4, 5e-3  # largest error of a logit over the largest logit
 HERE = ("r50_giam", "r50_giam_soft", "r50vd_dcn_giam", "cspdarknet53_giam", "pvt_b1_giam")
 SLOW = (
-    "compact", "r50_base", "r50vd_base", "r50_dcn_giam_aug", "r50vd_giam", "r101_giam", "r101_dcn_giam", "darknet53_giam", "pvt_b2_li_giam"
+    "compact", "r50_base", "r50vd_base", "r50_dcn_giam_aug", "r50vd_giam",
+    "r101_giam", "r101_dcn_giam", "darknet53_giam", "pvt_b2_li_giam",
 )  # fmt: skip
 HALF = ("r50_giam", "pvt_b1_giam")
 
