@@ -86,6 +86,8 @@ def test_random_arrivals_do_not_wait_for_answers(tmp_path):
     assert closed[closed.index("--concurrency-range") + 1] == "4"
     assert closed[closed.index("-u") + 1] == "host:8001"
     assert closed[closed.index("--measurement-interval") + 1] == "2000", "three windows"
+    slow = perf_analyzer.command(**arguments, amount=0.5, unit=RATE)
+    assert slow[slow.index("--measurement-interval") + 1] == "20000", "ten requests expected in a window"
 
 
 def test_counters_are_those_of_the_time_between_two_readings():

@@ -22,6 +22,7 @@ from sparseinst_client.benchmark.levels import IN_FLIGHT, Level
 from sparseinst_client.benchmark.server import ENSEMBLE
 
 WINDOWS = 3  # what it calls stable needs three windows in a row
+FEWEST = 10  # requests expected in a window: then one in 20,000 is empty
 THREAD_ERROR = r"Thread \[\d+\] had error: (.+)"
 PATIENCE = 60.0  # seconds beyond the windows: start, reading the pictures, last answers
 INSTALLED = Path(__file__).resolve().parents[3] / "build" / "tools" / "perf_analyzer"
@@ -71,7 +72,7 @@ def command(program: Path, url: str, pictures: Path, *, amount: float, unit: str
         pictures: file in the form of `workload.perf_analyzer_input`.
         amount: requests under way at once, or due in a second at random times.
         unit: which of the two.
-        seconds: to measure.
+        seconds: to measure; longer at rates so low that windows would be nearly empty.
     """
     address = urlsplit(url)
     if unit == IN_FLIGHT:
@@ -80,6 +81,8 @@ def command(program: Path, url: str, pictures: Path, *, amount: float, unit: str
         # --async: its default sends from four threads that wait for their answers. That is a closed loop, which reports
         # fine latencies at ten times the rate that a server can do.
         load = ["--request-rate-range", f"{amount:.4g}", "--request-distribution", "poisson", "--async"]
+    # A window without a request would end it.
+    window = seconds / WINDOWS if unit == IN_FLIGHT else max(seconds / WINDOWS, FEWEST / amount)
     return [
         str(program),
         *("-m", ENSEMBLE),
@@ -87,7 +90,7 @@ def command(program: Path, url: str, pictures: Path, *, amount: float, unit: str
         *("-i", address.scheme),
         *("--input-data", str(pictures)),
         *load,
-        *("--measurement-interval", str(max(1, round(1000 * seconds / WINDOWS)))),
+        *("--measurement-interval", str(max(1, round(1000 * window)))),
         # Any spread is taken: a level that it calls unstable would give no row at all. Scatter shows in percentiles.
         *("--stability-percentage", "999"),
         *("--max-trials", str(WINDOWS)),
@@ -95,7 +98,7 @@ def command(program: Path, url: str, pictures: Path, *, amount: float, unit: str
     ]
 
 
-def run(arguments: list[str], scenario: str, amount: float, unit: str, seconds: float) -> Level:
+def run(arguments: list[str], scenario: str, amount: float, unit: str) -> Level:
     """Run one level. One that perf_analyzer gave up on, as it does when a request is rejected, is a row with a note.
 
     Raises:
@@ -104,6 +107,7 @@ def run(arguments: list[str], scenario: str, amount: float, unit: str, seconds: 
     level = Level(
         scenario, "perf_analyzer", arguments[arguments.index("-i") + 1], amount, unit, command=shlex.join(arguments)
     )
+    limit = WINDOWS * float(arguments[arguments.index("--measurement-interval") + 1]) / 1000 + PATIENCE
     with tempfile.TemporaryDirectory(prefix="sparseinst-benchmark-") as folder:
         table = Path(folder) / "level.csv"
         try:
@@ -112,7 +116,7 @@ def run(arguments: list[str], scenario: str, amount: float, unit: str, seconds: 
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=seconds + PATIENCE,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired as error:
             raise PerfAnalyzerError(

@@ -177,7 +177,7 @@ class Benchmark:
             perf_analyzer.find(), self.url, self.pictures, amount=amount, unit=unit, seconds=self.seconds
         )
         before = read_stages(self.url)
-        level = perf_analyzer.run(command, scenario, amount, unit, self.seconds)
+        level = perf_analyzer.run(command, scenario, amount, unit)
         level = replace(level, stages=difference(before, read_stages(self.url)))
         if scenario == "search":
             level = perf_analyzer.judge(level, self.bound_ms)
