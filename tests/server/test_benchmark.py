@@ -101,13 +101,10 @@ def test_perf_analyzer_measures_the_same_server(analyzer, url, pictures, tmp_pat
 def narrow(repository, serve_python, tmp_path_factory):
     """A server whose queues hold one request each."""
     copy = Path(shutil.copytree(repository, tmp_path_factory.mktemp("narrow") / "model_repository"))
-    for config in (
-        copy / "sparseinst_preprocess" / "config.pbtxt",
-        copy / "sparseinst_network" / "configs" / "cpu.pbtxt",
-    ):
-        text = config.read_text()
-        assert "max_queue_size: 64" in text
-        config.write_text(text.replace("max_queue_size: 64", "max_queue_size: 1"))
+    config = copy / "sparseinst_preprocess" / "config.pbtxt"
+    text = config.read_text()
+    assert "max_queue_size: 64" in text
+    config.write_text(text.replace("max_queue_size: 64", "max_queue_size: 1"))
     with TritonServer(copy, python=serve_python) as running:
         yield {"grpc": running.grpc_url, "http": running.http_url}
 

@@ -85,7 +85,7 @@ def test_buffers_that_are_no_parameters_are_left_out_and_named(tmp_path, publish
     assert main([*command, "--input-size", "512"]) == 0
     printed = capsys.readouterr().out
     assert "all 315 tensors" in printed
-    assert "80 classes, 512 px" in printed
+    assert "80 classes, 512x512 px" in printed
     assert f"3 left out, no parameters of ours: {'; '.join(more)}" in printed
     assert main([*command, "--input-size", "500"]) == 1
     assert "input_size is (500, 500); wanted height and width, positive multiples of 32" in capsys.readouterr().err
