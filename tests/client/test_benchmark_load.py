@@ -132,6 +132,17 @@ def test_nothing_holds_where_not_even_the_lowest_rate_does():
     assert highest_rate(lambda _rate: False, 10, floor=0.5) is None
 
 
+def test_a_search_that_never_holds_twice_gives_up_soon():
+    tried = []
+
+    def holds(rate):  # once each, as on a machine that others use too
+        tried.append(rate)
+        return rate < 100 and tried.count(rate) == 1
+
+    assert highest_rate(holds, 50) is None
+    assert len(tried) < 30
+
+
 def test_the_search_ends_where_everything_holds():
     assert highest_rate(lambda _rate: True, 10, ceiling=1000) == 1000
 

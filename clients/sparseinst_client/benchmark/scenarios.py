@@ -122,7 +122,8 @@ class Benchmark:
 
         # Half of what the server can do at most is a rate that often holds, and is near one that does not.
         start = self.start_rate or max(0.5 * self._capacity(), 0.2)
-        self.found[scenario] = highest_rate(holds, start, resolution=self.resolution)
+        # A twentieth of it that does not hold has another cause than the rate.
+        self.found[scenario] = highest_rate(holds, start, resolution=self.resolution, floor=start / 20)
 
     def _capacity(self) -> float:
         """Most pictures/s of any level so far; measured now where there is none."""
@@ -168,7 +169,7 @@ class Benchmark:
             bound_ms=bound_ms,
         )
         self.progress.remove_task(task)
-        self.levels.append(level)
+        self._add(level)
         return level
 
     def _perf_analyzer_level(self, scenario: str, amount: float, unit: str) -> Level:
@@ -182,5 +183,12 @@ class Benchmark:
         if scenario == "search":
             level = perf_analyzer.judge(level, self.bound_ms)
         self.progress.remove_task(task)
-        self.levels.append(level)
+        self._add(level)
         return level
+
+    def _add(self, level: Level) -> None:
+        self.levels.append(level)
+        p99 = f", p99 {level.latency['p99_ms']:.1f} ms" if level.latency else ""
+        verdict = {True: ", holds", False: ", does not hold", None: ""}[level.holds]
+        said = f"{level.scenario}, {level.load:.4g} {level.unit}: {level.pictures_per_s:.1f} pictures/s{p99}{verdict}"
+        self.progress.console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ def highest_rate(
     """The highest rate that holds, to within `resolution`.
 
     Measurements scatter, and a search stops at the luckiest one. So the rate that is found has to hold once more; where
-    it does not, it goes down by `resolution` until one holds twice.
+    it does not, it goes down, first by `resolution` and then by ever more, until one holds twice.
 
     Args:
         holds: measures at a rate and says whether it held. Below a rate that holds, all are taken to hold.
@@ -57,10 +57,10 @@ def highest_rate(
             held = rate
         else:
             failed = rate
-    twice = holds(held)
+    twice, step = holds(held), 1 + resolution
     while not twice:
         if held == floor:
             return None
-        held = max(held / (1 + resolution), floor)
+        held, step = max(held / step, floor), step**2
         twice = holds(held) and holds(held)
     return held
