@@ -74,7 +74,8 @@ def test_a_picture_that_the_server_refuses_is_a_failure_with_its_words(url):
 def test_facts_tell_engine_instances_and_queue(url):
     facts = read_facts(url)
     assert facts["server"] == "triton 2.51.0"
-    assert re.search(r"graph model.onnx.*instances 1 x CPU.*queue of 64", facts["sparseinst_network"])
+    assert re.search(r"graph model.onnx.*instances 1 x CPU.*no dynamic batching", facts["sparseinst_network"])
+    assert "queue of 64" in facts["sparseinst_preprocess"]
 
 
 @pytest.fixture
