@@ -88,7 +88,10 @@ def _findings(results: Results) -> list[str]:
         "offline": ("offline, as many as it can do", "pictures/s"),
         "server": (f"Poisson arrivals, 99 % of all requests answered within {bound}", "requests/s"),
         "concurrency": ("perf_analyzer, highest throughput of its levels", "pictures/s"),
-        "search": (f"perf_analyzer, Poisson arrivals, 99th percentile within {bound}", "requests/s"),
+        "search": (
+            f"perf_analyzer, Poisson arrivals, 99th percentile within {bound}; the rate it reached",
+            "pictures/s",
+        ),
     }
     lines = ["| scenario | what | figure |", "|---|---|---:|"]
     for scenario, value in results.found.items():
