@@ -67,6 +67,9 @@ def extra_outputs(model: SparseInst, contract: Contract, extras: Sequence[Extra]
     `raw` gives `pred_logits` [N,K], `pred_scores` [N,1] (objectness) and `pred_masks` [N,H/4,W/4]: logits of all
     instances, in the network's order. `activations` gives `activations` [G,N,H/8,W/8]: the instance activation maps,
     each with the sum 1 (section 3.2 of the paper).
+
+    Raises:
+        FigureError: activation maps of a network that has none.
     """
     decoder = model.config.decoder
     height, width = contract.input_size
@@ -78,6 +81,8 @@ def extra_outputs(model: SparseInst, contract: Contract, extras: Sequence[Extra]
             TensorSpec("pred_masks", "FP32", (decoder.instances, height // MASK_STRIDE, width // MASK_STRIDE)),
         ]
     if "activations" in extras:
+        with listening(model):  # the sentence now, not from inside the exporter
+            pass
         cells = (height // ACTIVATION_STRIDE, width // ACTIVATION_STRIDE)
         specs.append(TensorSpec("activations", "FP32", (decoder.groups, decoder.instances, *cells)))
     return tuple(specs)

@@ -13,7 +13,7 @@ import torch
 from lively import lively
 from torch.nn import functional as F
 
-from sparseinst import load_model
+from sparseinst import SparseInst, load_model
 from sparseinst.checkpoint import save_weights
 from sparseinst.figures.activations import listening, weights
 from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
@@ -29,6 +29,7 @@ from sparseinst_runtime import Contract, ContractError
 
 CONTRACT = Contract(tuple("abcde"), tuple(range(5)), input_size=(64, 96), max_instances=12, name="small")
 SIZES = [(320, 320), (416, 416), (512, 512), (608, 608), (640, 640), (640, 864)]
+EXPORTED_SIZES = [(320, 320), (416, 416), (640, 864)]
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,14 @@ def test_options_that_cannot_be_are_refused_and_nothing_is_written(small, tmp_pa
     assert re.search(words, error), error
 
 
+def test_activation_maps_of_a_network_without_any_are_refused(tmp_path):
+    decoder = DecoderConfig(5, 12, channels=32, depth=1, kernel_dim=16, gathering="cross_attention", heads=4)
+    model = SparseInst(NetworkConfig("mobilenet_v2", EncoderConfig(channels=32), decoder)).eval()
+    weights = save_weights(tmp_path / "w.safetensors", model, CONTRACT)
+    with pytest.raises(ValueError, match="this network has no instance activation maps"):
+        export_onnx(weights, tmp_path / "model.onnx", options=GraphOptions(extras=("activations",)))
+
+
 def test_a_mask_stride_in_between_is_refused():
     with pytest.raises(ContractError, match=r"mask_stride is 3; wanted one of \(1, 2, 4, 8\)"):
         GraphOptions(mask_stride=3).apply(CONTRACT)
@@ -176,7 +185,7 @@ def test_exact_pooling_is_adaptive_pooling(size):
         torch.testing.assert_close(pool(features, bins), F.adaptive_avg_pool2d(features, bins), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("size", EXPORTED_SIZES, ids=lambda size: "x".join(map(str, size)))
 def test_exported_pooling_is_adaptive_pooling(size, tmp_path):
     """The constant matrices in the graph, run by ONNX Runtime, against PyTorch's own adaptive pooling."""
 
