@@ -142,7 +142,7 @@ def test_options_that_cannot_be_are_refused_and_nothing_is_written(small, tmp_pa
 
 
 def test_activation_maps_of_a_network_without_any_are_refused(tmp_path):
-    decoder = DecoderConfig(5, 12, channels=32, depth=1, kernel_dim=16, gathering="cross_attention", heads=4)
+    decoder = DecoderConfig(5, 12, 1, channels=32, depth=1, kernel_dim=16, gathering="cross_attention")
     model = SparseInst(NetworkConfig("mobilenet_v2", EncoderConfig(channels=32), decoder)).eval()
     weights = save_weights(tmp_path / "w.safetensors", model, CONTRACT)
     with pytest.raises(ValueError, match="this network has no instance activation maps"):
