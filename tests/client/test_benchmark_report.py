@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -138,6 +139,11 @@ def test_the_report_holds_findings_machine_versions_and_commands(results):
 def test_the_report_warns_of_what_spoils_figures(results):
     text = report.markdown(results)
     assert "5 requests failed: a|b" in text
+    assert "held once" not in text
+    again = replace(results.levels[1], holds=False)
+    assert "1 rates held once and did not hold once more" in report.markdown(
+        replace(results, levels=[*results.levels, again])
+    )
     assert "15 requests were rejected" in text
     assert "1 levels that held had fewer than 100 requests" in text
     assert "In 1 levels requests went out more than 10 ms late" in text

@@ -118,6 +118,13 @@ def _warnings(results: Results) -> list[str]:
             f"{len(few)} levels that held had fewer than 100 requests: their 99th percentile is their slowest request. "
             "Measure for longer (--seconds)."
         )
+    held = {(level.scenario, level.load) for level in levels if level.holds}
+    luck = [level for level in levels if level.holds is False and (level.scenario, level.load) in held]
+    if luck:
+        warnings.append(
+            f"{len(luck)} rates held once and did not hold once more. Either the machine did other work, or levels "
+            "were too short (--seconds); the rates that were found may be far too low."
+        )
     late = [level for level in levels if level.holds and (level.lag_p99_ms or 0) > LAG_MS]
     if late:
         warnings.append(

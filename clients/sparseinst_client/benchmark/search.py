@@ -61,6 +61,6 @@ def highest_rate(
     while not twice:
         if held == floor:
             return None
-        held, step = max(held / step, floor), step**2
+        held, step = max(held / step, floor), step + resolution
         twice = holds(held) and holds(held)
     return held
