@@ -125,7 +125,7 @@ class Benchmark:
         # A twentieth of it that does not hold has another cause than the rate.
         found = highest_rate(holds, start, resolution=self.resolution, floor=start / 20)
         if found is not None and scenario == "search":
-            # What was reached counts: perf_analyzer's Poisson arrivals are always the same ones, and a fifth to a quarter too few.
+            # What was reached counts: perf_analyzer's Poisson arrivals are a fifth to a quarter fewer than asked for.
             found = min(
                 level.pictures_per_s for level in self.levels if level.scenario == scenario and level.load == found
             )
