@@ -14,12 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sparseinst import SparseInst
-from sparseinst.network import DecoderConfig, EncoderConfig, NetworkConfig
-from sparseinst.network.head import ServingModel
 from sparseinst_export.cli import main
-from sparseinst_export.onnx import build_graph
-from sparseinst_export.precision import HalfSparseInst
 from sparseinst_export.tensorrt_check import check_tensorrt, precisions
 from sparseinst_export.verify import ExportError
 from sparseinst_runtime import Contract
@@ -62,24 +57,6 @@ def cast(source: str, target: str) -> onnx.NodeProto:
 
 def to_channels(source: str, target: str) -> onnx.NodeProto:
     return helper.make_node("Transpose", [source], [target], name="to_channels", perm=[0, 3, 1, 2])
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_resnet_with_grouped_activation_maps_is_taken(precision, tmp_path):
-    decoder = DecoderConfig(2, CONTRACT.max_instances, groups=4, channels=32, depth=1, kernel_dim=16)
-    model = SparseInst(NetworkConfig("resnet50", EncoderConfig(channels=32), decoder)).eval()
-    serving = ServingModel(model if precision == "fp32" else HalfSparseInst(model), CONTRACT).eval()
-    graph = build_graph(serving, CONTRACT, CONTRACT.outputs)
-    onnx.save(graph, tmp_path / "model.onnx")
-    check = check_tensorrt(tmp_path / "model.onnx")
-    assert check.taken, check.refusals
-    assert check.nodes == len(graph.graph.node)
-    # fp32 keeps the pooling under the activation maps, one product
-    wanted = {"fp32"} if precision == "fp32" else {"fp16", "fp32"}
-    assert set(check.precisions) == wanted
-    assert check.precisions.get("fp16", 0) == (0 if precision == "fp32" else sum(check.precisions.values()) - 1)
-    parameters = sum(p.numel() for p in model.parameters())
-    assert check.engine_bytes == pytest.approx(parameters * (4 if precision == "fp32" else 2), rel=0.1)
 
 
 def test_shipped_graph_is_taken_for_the_batches_of_its_contract(bundled_model, bundled, tmp_path, capsys):
