@@ -48,7 +48,7 @@ export: ## turn weights into ONNX and a model repository; without ARGS it shows 
 	@ci/setup.sh train
 	@.venv/bin/sparseinst-export $(or $(ARGS),--help)
 
-bench: ## measure the served model: latency of single requests, and where the time goes
+bench: ## measure the served model under load: latency, throughput, the highest rate that holds
 	@ci/setup.sh serve
 	@ci/bench.sh $(ARGS)
 

@@ -176,14 +176,16 @@ def test_a_deadline_is_kept_and_the_next_call_works(client, pictures):
 
 
 def test_a_full_queue_is_overloaded_and_passes(server):
-    small = np.full((32, 32, 3), 128, np.uint8)
+    # Few bytes that take long to decode: the queue in front of the decoder is what fills.
+    _, encoded = cv2.imencode(".png", np.full((3000, 4000, 3), 128, np.uint8))
+    slow = encoded.tobytes()
     with Client(server.grpc_url, timeout=60) as client, ThreadPoolExecutor(240) as pool:
-        expected = client.segment(small)
-        outcomes = [future.exception() for future in [pool.submit(client.segment, small) for _ in range(240)]]
+        expected = client.segment(slow)
+        outcomes = [future.exception() for future in [pool.submit(client.segment, slow) for _ in range(240)]]
         refused = [error for error in outcomes if error is not None]
         assert 0 < len(refused) < len(outcomes)
         assert {type(error) for error in refused} == {Overloaded}
-        assert_same(client.segment(small), expected)
+        assert_same(client.segment(slow), expected)
 
 
 def test_health_comes_from_a_real_picture(client):
