@@ -40,13 +40,11 @@ the way of a model:
       --out build/mine/model.int8.onnx                     int8 for CPUs, with a search for what stays float
   sparseinst-export tensorrt --onnx build/mine/fp16/model.onnx --out build/mine/model.plan
                                                            a TensorRT plan, on the GPU that serves it
-  sparseinst-export tensorrt --onnx build/mine/model.onnx --out build/mine/model.plan
-                                                           TensorRT's plan, on the GPU that will serve it
   sparseinst-export repository --onnx build/mine/model.onnx --out build/model_repository
                                                            a folder that Triton serves; versions, roll-back, checks
   sparseinst-export card --contract build/mine/contract.json --verify build/mine/verify/verify.json --out MODEL_CARD.md
                                                            what is known of it, in one page
-  sparseinst-export roofline --onnx build/mine/model.onnx    least times on GPUs, and what a CPU reaches of its own
+  sparseinst-export roofline --onnx build/mine/model.onnx  least times on GPUs, and what a CPU reaches of its own
 """
 
 
