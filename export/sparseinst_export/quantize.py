@@ -24,10 +24,11 @@ from sparseinst_export.mixed_precision import Judge, Measure, Search, remembered
 from sparseinst_export.onnx import load_graph
 from sparseinst_export.qdq import Kind, insert
 from sparseinst_export.quantization_record import Group, Record, table
+from sparseinst_export.tensorrt_network import metadata
 from sparseinst_export.verify import ExportError
 from sparseinst_runtime.contract import Contract
+from sparseinst_runtime.decode import decode_letterboxed
 from sparseinst_runtime.files import atomic_write
-from sparseinst_runtime.geometry import Letterbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,7 +121,8 @@ def quantize(graph: Path, annotations: Path, images: Path, out: Path, settings: 
     check_groups(settings.keep_float, groups)
     dataset = CocoInstances(annotations, images, keep_empty=True, class_agnostic=contract.class_agnostic)
     calibration, chosen = choose_pictures(len(dataset), settings)
-    pictures = [letterboxed(dataset.image(index), contract) for index in calibration]
+    frame = (contract.input_size, contract.pad_colour)
+    pictures = [decode_letterboxed(dataset.file(index), *frame)[0][None] for index in calibration]
     out.parent.mkdir(parents=True, exist_ok=True)
     inputs = _inputs(base, pictures, [dataset.image_ids[index] for index in chosen], annotations, settings)
     record = Record(out.with_suffix(".json"), inputs)
@@ -178,7 +180,7 @@ def load_float_graph(path: Path) -> tuple[Contract, onnx.ModelProto]:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ExportError(f"{path} is no ONNX graph ({error}); {WANTED}") from error
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties = metadata(model)
     if "contract" not in properties:
         raise ExportError(f"{path} carries no contract; {WANTED}")
     contract = Contract.from_json(properties["contract"], source=f"the contract in {path}")
@@ -208,18 +210,12 @@ def choose_pictures(count: int, settings: Settings) -> tuple[list[int], list[int
     return sorted(order[: settings.calibration_pictures]), sorted(order[count - settings.search_pictures :])
 
 
-def letterboxed(picture: np.ndarray, contract: Contract) -> np.ndarray:
-    """A picture, uint8 RGB [h,w,3], as the network takes it: [1,H,W,3]."""
-    box = Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size)
-    return box.apply(picture, contract.pad_colour)[None]
-
-
 def _inputs(
     base: onnx.ModelProto, pictures: list[np.ndarray], chosen: list[int], annotations: Path, settings: Settings
 ) -> dict[str, Any]:
     # What measures depend on; how much may be lost, and what stays float in the end, do not change them.
     return {
-        "weights_sha256": next((entry.value for entry in base.metadata_props if entry.key == "weights_sha256"), None),
+        "weights_sha256": metadata(base).get("weights_sha256"),
         "float_graph_sha256": _sha256([base.SerializeToString(deterministic=True)]),
         "calibration_pictures": len(pictures),
         "calibration_sha256": _sha256(picture.tobytes() for picture in pictures),
@@ -238,7 +234,7 @@ def _sha256(parts: Iterable[bytes]) -> str:
 
 
 def _describe(model: onnx.ModelProto, settings: Settings, kept: list[str]) -> None:
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties = metadata(model)
     quantised = {"target": settings.target, "float_groups": kept, "calibration_pictures": settings.calibration_pictures}
     properties |= {"precision": settings.precision, "quantisation": json.dumps(quantised)}
     onnx.helper.set_model_props(model, properties)

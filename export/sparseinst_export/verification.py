@@ -13,11 +13,9 @@ from rich.progress import track
 from sparseinst_export.agreement import Answer, InstanceAgreement, Pair, TensorAgreement, answer
 from sparseinst_export.verify import SCORE_TOLERANCE
 from sparseinst_runtime.coco import mask_ap
-from sparseinst_runtime.geometry import Letterbox
+from sparseinst_runtime.decode import decode_letterboxed
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sparseinst.data import CocoInstances
     from sparseinst.evaluate import Engine
     from sparseinst_runtime.contract import Contract
@@ -204,7 +202,8 @@ def verify_engines(
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in (REFERENCE, *engines, SERVED)}
 
     for index, image_id in enumerate(track(image_ids, "verifying")):
-        image, box = _letterboxed(dataset.image(index), contract)
+        pixels, box = decode_letterboxed(dataset.file(index), contract.input_size, contract.pad_colour)
+        image = pixels[None]
         expected = reference(image)
         answers = {REFERENCE: answer(expected, box, contract)}
         for name, engine in list(running.items()):
@@ -237,11 +236,6 @@ def verify_engines(
 def with_options(base: Tolerances, **given: float | None) -> Tolerances:
     """Tolerances with those replaced that are not None."""
     return replace(base, **{name: value for name, value in given.items() if value is not None})
-
-
-def _letterboxed(picture: np.ndarray, contract: Contract) -> tuple[np.ndarray, Letterbox]:
-    box = Letterbox.fit(picture.shape[0], picture.shape[1], contract.input_size)
-    return box.apply(picture, contract.pad_colour)[None], box
 
 
 def _sentence(error: Exception) -> str:
