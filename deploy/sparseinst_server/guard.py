@@ -47,7 +47,8 @@ def main(grace: float, prefix: str, folder: Path, program: list[str]) -> int:
 
 
 def _stop_at_end_of_input(triton: subprocess.Popen[bytes], grace: float) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
+        pass
     triton.terminate()
     try:
         triton.wait(grace)
