@@ -19,6 +19,7 @@ PACKAGES = (
     "opencv-python-headless",
     "openvino",
     "pillow",
+    "psutil",
     "pycocotools",
     "sparseinst",
     "tritonclient",

@@ -38,7 +38,7 @@ class TritonServer:
     """A Triton that serves one model repository: ready once entered, gone without a trace once left.
 
     Entering returns after a picture went through the ensemble `sparseinst`. Triton ends with this process, also when
-    that is killed.
+    that is killed. Entered again after it was left, it takes the same ports.
 
     Args:
         repository: folder of models, as `sparseinst-export repository` writes it.
@@ -55,6 +55,7 @@ class TritonServer:
     Attributes:
         repository: as given, absolute.
         log: as given, absolute.
+        control: as given.
 
     Raises:
         InstallationError: on entering, Triton is not installed or cannot run here.
@@ -80,7 +81,7 @@ class TritonServer:
         self.repository = Path(repository).resolve()
         self.log = Path(log).resolve() if log is not None else None
         self._config_name = config_name
-        self._control = control
+        self.control: Control = control
         self._host = host
         self._wanted = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
@@ -124,13 +125,16 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def wait(self) -> None:
-        """Block for as long as Triton runs.
+    def wait(self, timeout: float | None = None) -> None:
+        """Block for as long as Triton runs, or so many seconds.
 
         Raises:
             ServerError: Triton ended by itself, which it never should.
         """
-        status = self._running().wait()
+        try:
+            status = self._running().wait(timeout)
+        except subprocess.TimeoutExpired:
+            return
         raise ServerError(f"Triton ended by itself (exit status {status}): {self._explain()}")
 
     def stop(self) -> None:
@@ -153,7 +157,7 @@ class TritonServer:
             raise ServerError(f"no model repository at {self.repository}; `sparseinst-export repository` writes one")
         self._check_preset()
         installation = locate(self._python)
-        self._ports = _claim_ports(self._host, self._wanted)
+        self._ports = _claim_ports(self._host, self._ports or self._wanted)
         self._output = _open_log(self.log)
         folder = Path(tempfile.mkdtemp(prefix="sparseinst-server-"))
         _assemble(installation, folder)
@@ -191,8 +195,8 @@ class TritonServer:
             str(installation.tritonserver),
             f"--model-repository={self.repository}",
             f"--model-config-name={self._config_name}",
-            f"--model-control-mode={self._control}",
-            *CONTROL[self._control],
+            f"--model-control-mode={self.control}",
+            *CONTROL[self.control],
             "--disable-auto-complete-config",  # what the config files say, and nothing guessed
             f"--backend-directory={folder / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
