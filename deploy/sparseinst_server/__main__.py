@@ -2,19 +2,24 @@
 
     python -m sparseinst_server --repository build/model_repository --http-port 8000
 
+A supervisor repairs a Triton that no longer answers, and writes to standard error what it found and did.
+
 Exit status: 0 from --check; 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP; 1 when Triton is missing something,
-does not start or ends by itself, with the reason on standard error; 2 for wrong arguments.
+does not start or cannot be kept running, with the reason on standard error; 2 for wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from sparseinst_server import doors
 from sparseinst_server.locate import InstallationError, locate
 from sparseinst_server.server import CONTROL, ServerError, TritonServer
 
@@ -23,7 +28,12 @@ STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the installation or serve; gives the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.doors = doors.from_options(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     try:
         if options.check:
             _check()
@@ -54,6 +64,7 @@ def _serve(options: argparse.Namespace) -> None:
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
         host=options.host,
+        doors=options.doors,
         log=options.log,
         timeout=options.timeout,
     ) as server:
@@ -66,7 +77,17 @@ def _serve(options: argparse.Namespace) -> None:
             "stop with Ctrl-C\n"
         )
         sys.stdout.flush()
+        if options.supervise:
+            _supervise(server)
         server.wait()
+
+
+def _supervise(server: TritonServer) -> NoReturn:
+    # Imported here, so that `--check` runs, and can say so, where a package is missing.
+    from sparseinst_server.supervisor import Supervisor  # noqa: PLC0415
+
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    Supervisor(server).run()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -112,6 +133,13 @@ def _parser() -> argparse.ArgumentParser:
         default=120.0,
         help="seconds until the first picture must be through (default: %(default)g)",
     )
+    parser.add_argument(
+        "--supervise",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="repair a Triton that no longer answers; otherwise end when it ends (default: supervise)",
+    )
+    doors.add_arguments(parser)
     return parser
 
 
