@@ -6,7 +6,8 @@
 or `python -m sparseinst_server --repository build/model_repository`.
 """
 
+from sparseinst_server.doors import Doors, Tls
 from sparseinst_server.locate import Installation, InstallationError, locate
 from sparseinst_server.server import ServerError, TritonServer
 
-__all__ = ["Installation", "InstallationError", "ServerError", "TritonServer", "locate"]
+__all__ = ["Doors", "Installation", "InstallationError", "ServerError", "Tls", "TritonServer", "locate"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal
 
+from sparseinst_server.doors import Doors
 from sparseinst_server.locate import Installation, locate
 from sparseinst_server.log import explain
 
@@ -47,6 +48,8 @@ class TritonServer:
             every second, "explicit" loads all models at the start and later what it is told to.
         http_port, grpc_port, metrics_port: 0 takes a free one.
         host: address to listen on; the default cannot be reached from other machines.
+        doors: who may do what; by default nobody gets at more than models and their answers. With TLS only gRPC listens
+            on `host`: HTTP and metrics, that have none, stay on 127.0.0.1, for a proxy.
         log: file for everything Triton says, overwritten; with None only errors get to see it.
         python: interpreter whose environment the models run in, with Triton installed beside it.
         timeout: seconds that loading and the first inference may take.
@@ -56,6 +59,7 @@ class TritonServer:
         repository: as given, absolute.
         log: as given, absolute.
         control: as given.
+        doors: as given, with the key that opens what is shut.
 
     Raises:
         InstallationError: on entering, Triton is not installed or cannot run here.
@@ -73,6 +77,7 @@ class TritonServer:
         grpc_port: int = 0,
         metrics_port: int = 0,
         host: str = "127.0.0.1",
+        doors: Doors | None = None,
         log: str | os.PathLike[str] | None = None,
         python: str | os.PathLike[str] = sys.executable,
         timeout: float = 120.0,
@@ -82,7 +87,9 @@ class TritonServer:
         self.log = Path(log).resolve() if log is not None else None
         self._config_name = config_name
         self.control: Control = control
-        self._host = host
+        self.doors = doors or Doors()
+        inside = host if self.doors.tls is None else "127.0.0.1"
+        self._hosts = {"http": inside, "grpc": host, "metrics": inside}
         self._wanted = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._python = python
@@ -94,17 +101,18 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """`http://127.0.0.1:8000`, for Client and everything that speaks HTTP."""
-        return f"http://{self._host}:{self._ports['http']}"
+        return f"http://{self._hosts['http']}:{self._ports['http']}"
 
     @property
     def grpc_url(self) -> str:
-        """`grpc://127.0.0.1:8001`, for Client."""
-        return f"grpc://{self._host}:{self._ports['grpc']}"
+        """`grpc://127.0.0.1:8001`, for Client; with TLS `grpcs://`."""
+        scheme = "grpc" if self.doors.tls is None else "grpcs"
+        return f"{scheme}://{self._hosts['grpc']}:{self._ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
         """`http://127.0.0.1:8002/metrics`, for Prometheus."""
-        return f"http://{self._host}:{self._ports['metrics']}/metrics"
+        return f"http://{self._hosts['metrics']}:{self._ports['metrics']}/metrics"
 
     @property
     def pid(self) -> int:
@@ -157,7 +165,7 @@ class TritonServer:
             raise ServerError(f"no model repository at {self.repository}; `sparseinst-export repository` writes one")
         self._check_preset()
         installation = locate(self._python)
-        self._ports = _claim_ports(self._host, self._ports or self._wanted)
+        self._ports = _claim_ports(self._hosts, self._ports or self._wanted)
         self._output = _open_log(self.log)
         folder = Path(tempfile.mkdtemp(prefix="sparseinst-server-"))
         _assemble(installation, folder)
@@ -189,7 +197,7 @@ class TritonServer:
         listen = [
             f"--{name}-{key}={value}"
             for name, port in self._ports.items()
-            for key, value in (("address", self._host), ("port", port))
+            for key, value in (("address", self._hosts[name]), ("port", port))
         ]
         return [
             str(installation.tritonserver),
@@ -204,6 +212,7 @@ class TritonServer:
             "--allow-gpu-metrics=false",
             f"--exit-timeout-secs={max(1, int(self._grace) - 2)}",
             *listen,
+            *self.doors.flags(),
         ]
 
     def _wait_until_ready(self) -> None:
@@ -271,7 +280,7 @@ def _environment(installation: Installation, folder: Path) -> dict[str, str]:
     return environment
 
 
-def _claim_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
+def _claim_ports(hosts: dict[str, str], wanted: dict[str, int]) -> dict[str, int]:
     """A port for each name; free ones for 0. Held all at once, so that they differ, and let go for Triton to take."""
     ports = {}
     with ExitStack() as held:
@@ -279,10 +288,10 @@ def _claim_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
             listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
             try:
-                listener.bind((host, port))
+                listener.bind((hosts[name], port))
             except OSError as error:
                 raise ServerError(
-                    f"{name} port {port} on {host} cannot be used ({error.strerror}); "
+                    f"{name} port {port} on {hosts[name]} cannot be used ({error.strerror}); "
                     "stop what listens there, choose another, or 0 for a free one"
                 ) from error
             ports[name] = listener.getsockname()[1]

@@ -86,7 +86,8 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 
 def ask(server: TritonServer, path: str) -> list:
-    with urlopen(Request(f"{server.http_url}/v2/repository/{path}", data=b"{}", method="POST")) as answer:
+    url, key = f"{server.http_url}/v2/repository/{path}", server.doors.http_headers
+    with urlopen(Request(url, data=b"{}", headers=key, method="POST")) as answer:
         return json.loads(answer.read() or b"[]")
 
 
