@@ -23,7 +23,7 @@ import psutil
 from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
-from sparseinst_client import Client, DeadlineExceeded, Overloaded, SparseInstError
+from sparseinst_client import Client, DeadlineExceeded, Overloaded, ServerUnavailable, SparseInstError
 from sparseinst_server.locate import InstallationError
 from sparseinst_server.server import ServerError, TritonServer
 
@@ -157,7 +157,7 @@ class Supervisor:
         try:
             with Client(self._server.http_url) as client:
                 client.segment(GREY, timeout=self._patience.timeout)
-        except (DeadlineExceeded, Overloaded) as error:
+        except (DeadlineExceeded, Overloaded, ServerUnavailable) as error:
             return None if self._goes_on(deadline) else Fault(f"no picture comes through: {error}")
         except SparseInstError as error:
             return Fault(f"no picture comes through: {error}")
@@ -215,6 +215,7 @@ class Supervisor:
             return False
         dead = {pid for pid, model in self._stubs.items() if model in models}
         deadline = time.monotonic() + self._patience.load
+        key = self._server.doors.http_headers
         try:
             with self._triton(self._patience.load) as triton:
                 for model in models:
