@@ -12,6 +12,7 @@ import pytest
 from sparseinst_client import Client
 from sparseinst_export.repository import assemble
 from sparseinst_runtime import Contract
+from sparseinst_runtime.instances import Instances
 from sparseinst_server import TritonServer
 
 
@@ -60,6 +61,14 @@ def server(repository, bundled_model, serve_python) -> Iterator[Served]:
             repository=repository,
             contract=Contract.load(bundled_model / "contract.json"),
         )
+
+
+@pytest.fixture(scope="session")
+def expected(server, scenes) -> dict[bytes, Instances]:
+    """What the bundled model finds in three pictures, by the pictures' bytes."""
+    pictures = [(scenes / "images" / f"scene_0{number}.jpg").read_bytes() for number in range(3)]
+    with Client(server.grpc_url) as client:
+        return {picture: client.segment(picture) for picture in pictures}
 
 
 @pytest.fixture(scope="module", params=["grpc", "http"])
