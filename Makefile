@@ -15,7 +15,7 @@ export METRICS_PORT ?= 8002
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve train export bench bench-settings bench-peers clean
+.PHONY: help setup demo test lint serve train export bench bench-settings bench-peers fuzz audit sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -60,6 +60,18 @@ bench-settings: ## measure batching settings with a stand-in for a GPU's engine
 bench-peers: ## compare what is served with plain PyTorch and other segmenters, in turn on this machine
 	@ci/setup.sh all
 	@ci/bench_peers.sh $(ARGS)
+
+fuzz: ## throw thousands of hostile inputs at decoding, contract, replies and a real server; says seed and counts
+	@ci/setup.sh all
+	@ci/fuzz.sh $(ARGS)
+
+audit: ## look what is installed up among known vulnerabilities (wants the network)
+	@ci/setup.sh all
+	@ci/audit.sh
+
+sbom: ## write build/sbom: what is installed in both environments and in the images, as CycloneDX
+	@ci/setup.sh all
+	@ci/sbom.sh
 
 clean: ## remove build/ and caches (the environments stay; to remove them: rm -r .venv .venv-serve)
 	@ci/clean.sh
