@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -215,7 +216,6 @@ class Supervisor:
             return False
         dead = {pid for pid, model in self._stubs.items() if model in models}
         deadline = time.monotonic() + self._patience.load
-        key = self._server.doors.http_headers
         try:
             with self._triton(self._patience.load) as triton:
                 for model in models:
@@ -231,11 +231,12 @@ class Supervisor:
 
     def _start_again(self) -> None:
         """Stop Triton, with less time for it than a sound one gets, and start it; raises as entering does."""
-        tritons = _descendants(self._server.pid, recursive=False)
-        for triton in tritons:
-            triton.terminate()
-        for triton in psutil.wait_procs(tritons, self._patience.stop)[1]:
-            triton.kill()
+        with suppress(RuntimeError):  # it does not run: the last start failed
+            tritons = _descendants(self._server.pid, recursive=False)
+            for triton in tritons:
+                triton.terminate()
+            for triton in psutil.wait_procs(tritons, self._patience.stop)[1]:
+                triton.kill()
         self._server.stop()
         self._stubs.clear()
         self._mourned.clear()
