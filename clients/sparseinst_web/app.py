@@ -1,0 +1,174 @@
+"""The gateway: serves the page and passes pictures on to the SparseInst server.
+
+    GET  /               the page
+    GET  /api/model      what is served: classes, thresholds, limits, examples
+    POST /api/segment    the bytes of one picture as the body; gives its instances
+    GET  /api/examples/  the pictures that the page offers to try
+    GET  /healthz        200 while the gateway itself runs
+
+Whatever fails answers `{"error": {"code", "message"}}`; refusal.py has the list.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sparseinst_client.errors import SparseInstError
+from sparseinst_runtime.limits import PictureError
+from sparseinst_web.refusal import Refusal, from_client, too_slow, upload_too_slow
+from sparseinst_web.security import SecurityHeaders, check_origin
+from sparseinst_web.segmenter import Segmented, Segmenter
+from sparseinst_web.settings import Settings
+from sparseinst_web.upload import read_body
+
+STATIC = Path(__file__).parent / "static"
+_log = logging.getLogger("sparseinst_web")
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI application of one gateway."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.settings, app.state.segmenter = settings, Segmenter(settings)
+        yield
+        app.state.segmenter.close()
+
+    middleware = [Middleware(SecurityHeaders)]
+    if settings.origins:
+        cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"])
+        middleware.append(cors)
+    return Starlette(
+        lifespan=lifespan,
+        middleware=middleware,
+        routes=[
+            Route("/", _page),
+            Route("/api/model", _model),
+            Route("/api/segment", _segment, methods=["POST"]),
+            Route("/api/examples/{name}", _example),
+            Route("/healthz", _health),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        exception_handlers={Refusal: _refuse, HTTPException: _http_error, Exception: _internal_error},
+    )
+
+
+async def _page(_request: Request) -> Response:
+    return FileResponse(STATIC / "index.html")
+
+
+async def _health(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _model(request: Request) -> Response:
+    settings: Settings = request.app.state.settings
+    segmenter: Segmenter = request.app.state.segmenter
+    try:
+        contract = await segmenter.contract(time.monotonic() + min(settings.deadline, 5))
+    except SparseInstError as error:
+        raise from_client(error, settings.deadline) from error
+    limits = settings.limits
+    return JSONResponse(
+        {
+            "name": contract.name,
+            "classes": contract.classes,
+            "category_ids": contract.category_ids,
+            "score_threshold": contract.score_threshold,
+            "floor": settings.floor,
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+            "formats": limits.formats,
+            "examples": list(settings.example_files()),
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def _segment(request: Request) -> Response:
+    settings: Settings = request.app.state.settings
+    segmenter: Segmenter = request.app.state.segmenter
+    check_origin(request, settings.origins)
+    start, uploaded = time.monotonic(), None
+    try:
+        with anyio.fail_after(settings.deadline), segmenter.place():
+            data = await read_body(request, settings.max_bytes)
+            uploaded = time.monotonic() - start
+            found = await segmenter.segment(data, start + settings.deadline)
+    except TimeoutError as error:
+        raise (upload_too_slow if uploaded is None else too_slow)(settings.deadline) from error
+    except PictureError as error:
+        raise Refusal(400, "not_a_picture", str(error)) from error
+    except SparseInstError as error:
+        raise from_client(error, settings.deadline) from error
+    times = {"upload": uploaded, "wait": found.waited, "server": found.seconds}
+    timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
+    return JSONResponse(_reply(found, times), headers={"Cache-Control": "no-store", "Server-Timing": timing})
+
+
+def _reply(found: Segmented, times: dict[str, float]) -> dict[str, object]:
+    """The instances as COCO results with a class name and a box each, and milliseconds."""
+    instances, contract = found.instances, found.contract
+    return {
+        "model": contract.name,
+        "height": instances.image_size[0],
+        "width": instances.image_size[1],
+        "milliseconds": {name: round(1000 * seconds, 1) for name, seconds in times.items()},
+        "instances": [
+            {
+                "class": contract.classes[label],
+                "category_id": contract.category_ids[label],
+                "score": round(score, 4),
+                "counts": counts.decode("ascii"),
+            }
+            for label, score, counts in zip(
+                instances.labels.tolist(), instances.scores.tolist(), instances.rles, strict=True
+            )
+        ],
+    }
+
+
+async def _example(request: Request) -> Response:
+    path = request.app.state.settings.example_files().get(request.path_params["name"])
+    if path is None:
+        raise HTTPException(404)
+    return FileResponse(path)
+
+
+async def _refuse(request: Request, refusal: Exception) -> Response:
+    if not isinstance(refusal, Refusal):
+        raise refusal
+    if refusal.status >= 500:
+        _log.warning("%s %s: %s %s", request.url.path, refusal.status, refusal.code, refusal.detail)
+    return refusal.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 405:
+        refusal = Refusal(405, "wrong_method", f"{request.url.path} does not take {request.method}")
+    else:
+        refusal = Refusal(error.status_code, "not_found", "there is nothing at this address; the page is at /")
+    response = refusal.response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _internal_error(_request: Request, _error: Exception) -> Response:
+    # The traceback is logged by the server underneath.
+    return Refusal(500, "internal", "the gateway failed on this request; its log knows more").response()

@@ -1,0 +1,271 @@
+// Ties the page together: what is on the shelf, which view is open, which instance is brought out.
+
+import { askExample, askModel } from "./api.js";
+import { Camera } from "./camera.js";
+import { cocoOf, pngOf, save, stemOf } from "./download.js";
+import { above } from "./draw.js";
+import { Grid } from "./grid.js";
+import { InstanceList } from "./instance_list.js";
+import { listen } from "./intake.js";
+import { Panel } from "./panel.js";
+import { Shelf, sizeOf } from "./shelf.js";
+import { Stage } from "./stage.js";
+
+const ASK_AGAIN = 5000; // milliseconds, while the server is down
+
+const $ = (id) => document.getElementById(id);
+const shelf = new Shelf();
+const panel = new Panel();
+const stage = new Stage($("stage"));
+const list = new InstanceList($("instances"), $("instance-row"));
+const grid = new Grid($("grid"), $("grid-card"));
+const camera = new Camera($("camera"));
+
+let model = null;
+let open = null; // the picture on the stage; null while the grid is seen
+let picked = null; // the instance that stays brought out
+let pointed = null; // the one under the pointer, or with the keyboard's focus
+
+// --- what is served
+
+async function meet() {
+  try {
+    model = await askModel();
+  } catch (error) {
+    serverIs("down", "Server not reachable");
+    alarm(error.message);
+    setTimeout(meet, ASK_AGAIN);
+    return;
+  }
+  shelf.maxBytes = model.max_bytes;
+  serverIs("up", "Server ready");
+  alarm(null);
+  $("model").textContent = `${model.name} · ${model.classes.length} classes`;
+  $("finds").textContent = `The model finds ${inWords(model.classes)}.`;
+  $("most").textContent = `, up to ${sizeOf(model.max_bytes)}`;
+  panel.start(model);
+  offer(model.examples);
+}
+
+function serverIs(state, words) {
+  $("server").dataset.state = state;
+  $("server-words").textContent = words;
+}
+
+function alarm(words) {
+  $("alert").hidden = !words;
+  $("alert").querySelector("p").textContent = words ?? "";
+}
+
+function inWords(names) {
+  if (names.length === 1) return names[0];
+  if (names.length > 12) return `${names.slice(0, 8).join(", ")} and ${names.length - 8} more kinds of things`;
+  return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+function offer(names) {
+  const items = names.slice(0, 8).map((name, index) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    const image = document.createElement("img");
+    button.type = "button";
+    button.setAttribute("aria-label", `Example ${index + 1}`);
+    image.alt = "";
+    image.src = `api/examples/${encodeURIComponent(name)}`;
+    button.append(image);
+    button.addEventListener("click", async () => take([await askExample(name)]));
+    item.append(button);
+    return item;
+  });
+  if (names.length > 1) items.push(offerAll(names));
+  $("examples").querySelector("ul").replaceChildren(...items);
+  $("examples").hidden = names.length === 0;
+}
+
+function offerAll(names) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "all";
+  button.textContent = `All ${names.length}`;
+  button.addEventListener("click", async () => take(await Promise.all(names.map(askExample))));
+  item.append(button);
+  return item;
+}
+
+// --- pictures
+
+function take(files) {
+  shelf.add(files);
+}
+
+shelf.addEventListener("added", ({ detail: pictures }) => {
+  grid.add(pictures);
+  if (shelf.pictures.length === 1) show(pictures[0]);
+  else showGrid();
+});
+
+shelf.addEventListener("changed", ({ detail: picture }) => {
+  grid.change(picture);
+  if (picture.status === "done" && $("server").dataset.state === "down") meet();
+  if (picture.code === "server_unavailable" && picture.status === "failed" && model) serverIs("down", "Server not reachable");
+  if (picture === open) show(picture);
+  else refresh();
+  report(picture);
+});
+
+shelf.addEventListener("emptied", () => {
+  grid.empty();
+  open = picked = pointed = null;
+  stage.show(null);
+  refresh();
+  document.querySelector("#welcome input").focus();
+});
+
+// For those who do not see the picture.
+function report(picture) {
+  const { length: total } = shelf.pictures;
+  const finished = shelf.finished;
+  if (total === 1 && picture.status === "failed") say(`${picture.name}: ${picture.problem}`);
+  if (total === 1 && picture.status === "done") say(summaryOf(picture));
+  if (total > 1 && finished.length === total) {
+    const failed = finished.filter(({ status }) => status === "failed").length;
+    say(`All ${total} pictures are done${failed ? `, ${failed} of them failed` : ""}.`);
+  }
+}
+
+function say(words) {
+  $("said").textContent = words;
+}
+
+function summaryOf({ instances }) {
+  const shown = above(instances, panel.view.threshold);
+  if (shown.length === 0) return "Nothing found above this score.";
+  const counts = new Map();
+  for (const { class: name } of shown) counts.set(name, (counts.get(name) ?? 0) + 1);
+  const words = [...counts].map(([name, count]) => `${count} ${name}`).join(", ");
+  return `${shown.length} ${shown.length === 1 ? "instance" : "instances"} found: ${words}.`;
+}
+
+// --- views
+
+function show(picture) {
+  if (picture !== open) picked = pointed = null;
+  open = picture;
+  stage.show(picture);
+  list.show(picture.instances, panel.view.threshold);
+  refresh();
+}
+
+function showGrid(focused = null) {
+  open = null;
+  refresh();
+  grid.view = panel.view; // draws what was out of sight
+  if (focused) grid.focus(focused);
+}
+
+function refresh() {
+  const { pictures } = shelf;
+  const many = pictures.length > 1;
+  document.body.dataset.view = pictures.length === 0 ? "welcome" : open ? "stage" : "grid";
+  $("welcome").hidden = pictures.length > 0;
+  $("work").hidden = $("panel").hidden = pictures.length === 0;
+  $("stage").hidden = $("instances").hidden = !open;
+  $("grid").hidden = $("totals").hidden = Boolean(open);
+  $("to-grid").hidden = $("turn").hidden = !many || !open;
+  $("save-png").hidden = !open;
+  $("list-title").textContent = open ? "Instances" : "All pictures";
+  refreshProgress();
+  if (open) refreshStage();
+  else $("title").textContent = `${pictures.length} pictures`;
+  panel.show(open ? [open] : pictures);
+}
+
+function refreshProgress() {
+  const [total, finished] = [shelf.pictures.length, shelf.finished.length];
+  $("progress").hidden = total < 2 || finished === total;
+  $("progress").querySelector("progress").value = total ? finished / total : 0;
+  $("progress").querySelector("p").textContent = `${finished} of ${total}`;
+}
+
+function refreshStage() {
+  const { name, status, problem, width, height } = open;
+  $("title").textContent = status === "done" ? `${name}, ${width} × ${height}` : name;
+  $("stage").dataset.status = status;
+  $("failure").hidden = status !== "failed";
+  $("failure").querySelector("p").textContent = problem ?? "";
+  const words = status === "done" ? summaryOf(open) : status;
+  $("stage").querySelector("canvas").setAttribute("aria-label", `${name}. ${words}`);
+}
+
+function bringOut() {
+  const chosen = pointed ?? picked;
+  stage.choose(chosen);
+  list.mark(chosen, picked);
+}
+
+function turn(by) {
+  const { pictures } = shelf;
+  show(pictures[(pictures.indexOf(open) + by + pictures.length) % pictures.length]);
+}
+
+// --- what people do
+
+panel.addEventListener("viewed", () => {
+  const { view } = panel;
+  stage.view = grid.view = camera.view = view;
+  if (open) list.show(open.instances, view.threshold);
+  refresh();
+});
+
+for (const part of [stage, list]) {
+  part.addEventListener("pointed", ({ detail: instance }) => {
+    if (instance === pointed) return;
+    pointed = instance;
+    bringOut();
+    stage.describe(instance ?? picked);
+  });
+  part.addEventListener("picked", ({ detail: instance }) => {
+    picked = instance === picked ? null : instance;
+    bringOut();
+    stage.describe(instance);
+  });
+}
+
+grid.addEventListener("opened", ({ detail: picture }) => {
+  show(picture);
+  $("to-grid").focus();
+});
+grid.addEventListener("retried", ({ detail: picture }) => shelf.retry(picture));
+camera.addEventListener("taken", ({ detail: file }) => take([file]));
+listen([...document.querySelectorAll("input[type=file]")], take);
+
+for (const button of document.querySelectorAll(".open-camera")) {
+  button.hidden = !Camera.available;
+  button.addEventListener("click", () => camera.open());
+}
+$("alert").querySelector("button").addEventListener("click", meet);
+$("failure").querySelector("button").addEventListener("click", () => shelf.retry(open));
+$("to-grid").addEventListener("click", () => showGrid(open));
+$("previous").addEventListener("click", () => turn(-1));
+$("next").addEventListener("click", () => turn(1));
+$("clear").addEventListener("click", () => shelf.empty());
+$("save-png").addEventListener("click", async () => save(await pngOf(open, panel.view), `${stemOf(open.name)}.masks.png`));
+$("save-coco").addEventListener("click", () => {
+  const pictures = open ? [open] : shelf.pictures;
+  const text = JSON.stringify(cocoOf(pictures, model, panel.view.threshold), null, 1);
+  save(new Blob([text], { type: "application/json" }), `${open ? stemOf(open.name) : "pictures"}.coco.json`);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || $("camera").open || !open) return;
+  if (picked) {
+    picked = null;
+    bringOut();
+    stage.describe(null);
+  } else if (shelf.pictures.length > 1) {
+    showGrid(open);
+  }
+});
+
+grid.view = panel.view;
+meet();
