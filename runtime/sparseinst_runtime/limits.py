@@ -9,12 +9,24 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+Reason = Literal["empty", "format", "too_large", "broken", "value"]
+REASONS: tuple[Reason, ...] = get_args(Reason)  # few and fixed: the server counts refusals by them
+
 
 class PictureError(ValueError):
-    """A picture that cannot be taken; the message is a sentence for whoever sent it, and never holds a path."""
+    """A picture that cannot be taken; the message is a sentence for whoever sent it, and never holds a path.
+
+    Attributes:
+        reason: the kind of refusal.
+    """
+
+    def __init__(self, message: str, reason: Reason = "broken") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 @dataclass(frozen=True)
@@ -89,35 +101,40 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
     """
     limits = limits or Limits()
     if not data:
-        raise PictureError("the picture is empty (0 bytes); send the bytes of a picture file")
+        raise PictureError("the picture is empty (0 bytes); send the bytes of a picture file", "empty")
     if len(data) > limits.max_bytes:
         raise PictureError(
-            f"the picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken; send a smaller file"
+            f"the picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken; send a smaller file",
+            "too_large",
         )
     name = _sniff(data)
     if name not in limits.formats:
         got = f"a {name} picture" if name else f"data that starts with {bytes(data[:4]).hex(' ')} (hex)"
-        raise PictureError(f"got {got}; wanted {' or '.join(limits.formats)}; convert the picture to one of these")
+        sentence = f"got {got}; wanted {' or '.join(limits.formats)}; convert the picture to one of these"
+        raise PictureError(sentence, "format")
     try:
         # The class itself, not Image.open: that one applies Pillow's global pixel limit, with a warning or an error.
         picture = _READERS[name](io.BytesIO(data))
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:  # Pillow >= 13 has this guard inside its WEBP reader too
-        raise PictureError(f"the {name} picture has far too many pixels; scale it down before sending") from error
+        sentence = f"the {name} picture has far too many pixels; scale it down before sending"
+        raise PictureError(sentence, "too_large") from error
     except Exception as error:  # hostile bytes make the parsers raise a dozen kinds of errors; all mean the same
         raise PictureError(f"the header of the {name} picture is broken or cut off; send the whole file") from error
     width, height = picture.size
     if max(width, height) > limits.max_side or width * height > limits.max_pixels:
         raise PictureError(
             f"the picture is {width} x {height} pixels; at most {limits.max_side} a side and "
-            f"{limits.max_pixels:,} in all are taken; scale it down before sending"
+            f"{limits.max_pixels:,} in all are taken; scale it down before sending",
+            "too_large",
         )
     if name == "JPEG":
         scans, sizes = _walk_jpeg(data)
         if scans > limits.max_scans:
             raise PictureError(
-                f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline"
+                f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline",
+                "too_large",
             )
         if sizes - {picture.size}:  # a decoder might believe the other one
             raise PictureError("the JPEG names two sizes in its header; save it anew")

@@ -7,7 +7,6 @@ inside its Python backend, is handed to `respond`, the one function that talks t
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,25 @@ from numpy.typing import NDArray
 
 from sparseinst_runtime.checksums import verified
 from sparseinst_runtime.contract import Contract, ContractError, TensorSpec
+from sparseinst_runtime.events import failure
 from sparseinst_runtime.instances import Instances
-from sparseinst_runtime.limits import Limits, PictureError
+from sparseinst_runtime.limits import Limits, PictureError, Reason
+from sparseinst_runtime.metrics import CANCELLED, FAILED, REJECTED, Metrics
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 
 
 class RequestError(ValueError):
-    """A value in a request that cannot be taken; the message is a sentence for whoever sent it."""
+    """A value in a request that cannot be taken; the message is a sentence for whoever sent it.
+
+    Attributes:
+        reason: the kind of refusal.
+    """
+
+    def __init__(self, message: str, reason: Reason = "value") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 class ModelArguments:
@@ -87,6 +96,13 @@ class ModelArguments:
         except KeyError as error:
             raise ContractError(f"the configuration has no parameter {name}; the template documents it") from error
 
+    def number(self, name: str) -> int:
+        """The same as a whole number, at least 1; raises ContractError where it is none."""
+        text = self.parameter(name)
+        if not text.isdecimal() or int(text) < 1:
+            raise ContractError(f"the configuration's parameter {name} is {text!r}; wanted a whole number, at least 1")
+        return int(text)
+
     def limits(self) -> Limits:
         """`Limits` with the values that the configuration names in `max_bytes`, `max_pixels` and `max_side`."""
         names = ("max_bytes", "max_pixels", "max_side")
@@ -94,34 +110,63 @@ class ModelArguments:
         return replace(Limits(), **named)
 
 
-def respond(pb_utils: Any, requests: Iterable[Any], answer: Callable[[Arrays], Arrays]) -> list[Any]:
+def respond(
+    pb_utils: Any, requests: Iterable[Any], answer: Callable[[Arrays], Arrays], metrics: Metrics | None = None
+) -> list[Any]:
     """Answer every request by itself, so that a bad one fails alone and in words.
 
     Args:
         pb_utils: Triton's module `triton_python_backend_utils`.
         requests: its InferenceRequest objects.
         answer: from a request's inputs to its outputs, by name. PictureError and RequestError become INVALID_ARGUMENT
-            with their message. Anything else is our fault: the log gets the traceback, the client one general sentence.
+            with their message. Anything else is our fault: the log is told, the client gets one general sentence.
+        metrics: counts what is not answered.
 
     Returns:
         An InferenceResponse for each request, in their order.
     """
-    return [_respond_one(pb_utils, request, answer) for request in requests]
+    return [_respond_one(pb_utils, request, answer, metrics) for request in requests]
 
 
-def _respond_one(pb_utils: Any, request: Any, answer: Callable[[Arrays], Arrays]) -> Any:
-    if request.is_cancelled():  # the client's deadline passed while the request waited: nobody reads the answer
-        error = pb_utils.TritonError("the request was cancelled", pb_utils.TritonError.CANCELLED)
-        return pb_utils.InferenceResponse(error=error)
+def _respond_one(pb_utils: Any, request: Any, answer: Callable[[Arrays], Arrays], metrics: Metrics | None) -> Any:
+    if request.is_cancelled():
+        return cancelled(pb_utils, metrics)
+    return response(pb_utils, answer, lambda: _inputs(request), metrics, request.request_id())
+
+
+def _inputs(request: Any) -> Arrays:
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def response(
+    pb_utils: Any,
+    answer: Callable[[Arrays], Arrays],
+    inputs: Callable[[], Arrays],
+    metrics: Metrics | None = None,
+    request_id: str = "",
+) -> Any:
+    """The InferenceResponse to one request: `answer` of its inputs, or the error that either of them raised."""
     try:
-        outputs = answer({tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
+        outputs = answer(inputs())
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
     except (PictureError, RequestError) as error:
+        if metrics is not None:
+            metrics.count(REJECTED, error.reason)
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-    except Exception:  # whatever it is, this request alone fails, and its client learns nothing of our insides
-        pb_utils.Logger.log_error(traceback.format_exc())
+    except Exception as error:  # whatever it is, this request alone fails, and its client learns nothing of our insides
+        if metrics is not None:
+            metrics.count(FAILED)
+        failure("request_failed", error, request_id=request_id, **(metrics.labels if metrics else {}))
         sentence = "the server failed on this request, and its log says why; other requests are not affected"
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
+
+
+def cancelled(pb_utils: Any, metrics: Metrics | None = None) -> Any:
+    """The InferenceResponse to a request whose client has left, or whose deadline has passed: nobody reads it."""
+    if metrics is not None:
+        metrics.count(CANCELLED)
+    error = pb_utils.TritonError("the request was cancelled", pb_utils.TritonError.CANCELLED)
+    return pb_utils.InferenceResponse(error=error)
 
 
 def each_picture(count: int, work: Callable[[int], T]) -> list[T]:
@@ -136,7 +181,7 @@ def each_picture(count: int, work: Callable[[int], T]) -> list[T]:
             results.append(work(i))
         except (PictureError, RequestError) as error:
             where = f"picture {i + 1} of {count}: " if count > 1 else ""
-            raise RequestError(f"{where}{error}") from error
+            raise RequestError(f"{where}{error}", error.reason) from error
     return results
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from sparseinst_runtime.decode import decode_letterboxed
+from sparseinst_runtime.metrics import DECODE, Metrics
 from sparseinst_runtime.triton import ModelArguments, each_picture, respond
 
 
@@ -22,11 +23,16 @@ class TritonPythonModel:
         self.contract = arguments.contract
         arguments.check(outputs=[replace(self.contract.input, name="pixels")])
         self.limits = arguments.limits()
+        self.metrics = Metrics(pb_utils, args, DECODE)
         cv2.setNumThreads(1)  # instances run in parallel already
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request by itself."""
-        return respond(pb_utils, requests, self.preprocess)
+        return respond(pb_utils, requests, self.preprocess, self.metrics)
+
+    def finalize(self) -> None:
+        """Deliver what was counted."""
+        self.metrics.close()
 
     def preprocess(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`image` object [B, 1] -> `pixels` uint8 [B, S, S, 3], `image_size` int32 [B, 2]."""
@@ -37,5 +43,7 @@ class TritonPythonModel:
 
     def letterbox(self, file: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels uint8 [S, S, 3] and (height, width) of one picture file; raises PictureError."""
-        pixels, letterbox = decode_letterboxed(file, self.contract.input_size, self.contract.pad_colour, self.limits)
+        size, colour = self.contract.input_size, self.contract.pad_colour
+        with self.metrics.timed(DECODE):
+            pixels, letterbox = decode_letterboxed(file, size, colour, self.limits)
         return pixels, (letterbox.height, letterbox.width)
