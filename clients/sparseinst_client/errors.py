@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from sparseinst_runtime.backlog import BUSY
+
 
 class SparseInstError(Exception):
     """Base of every error that a server, or the way to it, can cause; the message is a sentence for people."""
@@ -40,6 +42,9 @@ class ReplyError(SparseInstError):
 
 # What Triton puts before a sentence of ours on its way out of an ensemble.
 _PREFIX = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] ?)+")
+
+# UNAVAILABLE of a server that is there and does not take more: Triton's queue is full, its limit passed, or ours did.
+_REFUSALS = ("queue size", "timeout expired", BUSY)
 
 # HTTP statuses by the name of the gRPC code that means the same.
 _GRPC_NAME = {
@@ -75,7 +80,7 @@ def from_status(status: str | None, message: str | None, url: str) -> SparseInst
         return DeadlineExceeded(f"no reply from {url} in time: {sentence}")
     if name == "RESOURCE_EXHAUSTED" and "larger than max" in said:
         return BadRequest(f"the message is too large: {sentence}; send smaller or fewer pictures")
-    if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and ("queue size" in said or "timeout expired" in said)):
+    if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and any(words in said for words in _REFUSALS)):
         return Overloaded(f"{url} has more requests than it can take ({sentence}); wait and try again")
     if name in {"UNAVAILABLE", "NOT_FOUND", "CANCELLED"}:
         return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}")

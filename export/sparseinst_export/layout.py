@@ -1,8 +1,8 @@
 """How a model repository of ours is laid out: its models, their version folders, the template it is made from.
 
 MODEL/config.pbtxt            what Triton reads when no preset is named
-MODEL/configs/PRESET.pbtxt    the network only: what it reads for --model-config-name=PRESET
-MODEL/VERSION/                model.py, contract.json, engines, SHA256SUMS; nothing but .keep in an ensemble
+MODEL/configs/PRESET.pbtxt    what it reads for --model-config-name=PRESET, where a preset changes the model
+MODEL/VERSION/                model.py, contract.json, engines, SHA256SUMS; nothing but .keep in a mere ensemble
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ENSEMBLES = ("sparseinst", "sparseinst_pixels")
+FRONT = "sparseinst"  # an ensemble, but under the CPU presets one Python model that does all of it
+ENSEMBLES = (FRONT, "sparseinst_pixels")
 NETWORK = "sparseinst_network"
+MODELS = (*ENSEMBLES, "sparseinst_preprocess", NETWORK, "sparseinst_postprocess")
 # Each of them gets its own contract.json: a remote model store hands Triton one model folder at a time.
-WITH_CONTRACT = ("sparseinst_preprocess", NETWORK, "sparseinst_postprocess")
-MODELS = (*ENSEMBLES, *WITH_CONTRACT)
+WITH_CONTRACT = (FRONT, "sparseinst_preprocess", NETWORK, "sparseinst_postprocess")
 
 TEMPLATE_VERSION = "1"  # the version folder that the template's code lies in
 VERSION_NAME = re.compile(r"[1-9]\d*")  # Triton ignores a leading zero

@@ -1,4 +1,4 @@
-"""Presets: which engine serves the network, chosen at Triton's start by `--model-config-name`.
+"""Presets: which engine computes, and how, chosen at Triton's start by `--model-config-name`.
 
 Triton takes `configs/PRESET.pbtxt` of each model that has one and config.pbtxt of the others, also for a name that
 nobody has: a misspelt preset silently serves the default. So every preset has its file, the default's too, and what
@@ -11,14 +11,17 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from sparseinst_export.layout import NETWORK, RepositoryError
+from sparseinst_export.layout import FRONT, NETWORK, RepositoryError
 from sparseinst_runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-TENSORRT, CPU, CPU_INT8, ONNXRUNTIME = PRESETS = ("tensorrt", "cpu", "cpu-int8", "onnxruntime")
+TENSORRT, CPU, ONNXRUNTIME = "tensorrt", "cpu", "onnxruntime"
+# Written from cpu.pbtxt at assembly: another graph, or as many pictures at a time as there are cores, or both.
+CPU_INT8, CPU_THROUGHPUT, CPU_INT8_THROUGHPUT = "cpu-int8", "cpu-throughput", "cpu-int8-throughput"
+PRESETS = (TENSORRT, CPU, CPU_INT8, CPU_THROUGHPUT, CPU_INT8_THROUGHPUT, ONNXRUNTIME)
 ONNX, INT8, PLAN = "model.onnx", "model.int8.onnx", "model.plan"
 OPTION = {ONNX: "--onnx", INT8: "--int8"}  # of `sparseinst-export repository`; a plan's is --plan
 
@@ -26,6 +29,7 @@ CAPABILITY = re.compile(r"\d+\.\d+")  # compute capability of a GPU: 8.9
 DEFAULT_FILE = re.compile(r'^default_model_filename: "(?P<name>[^"]+)"$', re.MULTILINE)
 CAPABILITY_FILE = re.compile(r'^cc_model_filenames \{ key: "[^"]+" value: "(?P<name>[^"]+)" \}$', re.MULTILINE)
 GRAPH = re.compile(r'^parameters \{ key: "graph" value \{ string_value: "(?P<name>[^"]+)" \} \}$', re.MULTILINE)
+ONE_STREAM, ALL_CORES = (f'parameters {{ key: "streams" value {{ string_value: "{n}" }} }}' for n in ("1", "cores"))
 
 
 def engine_files(
@@ -67,16 +71,33 @@ def read_plans(path: Path) -> dict[str, Path]:
     return {capability: path.parent / name for capability, name in plans.items()}
 
 
-def write_presets(folder: Path, engines: Iterable[str]) -> None:
-    """Complete the network's configurations: those that differ from another in a line or two are written from it.
+def write_presets(repository: Path, engines: Iterable[str]) -> None:
+    """Complete the configurations: those that differ from another in a line or two are written from it.
 
-    `config.pbtxt` gets the plans by compute capability and becomes `configs/tensorrt.pbtxt`, too; `cpu-int8.pbtxt` is
-    `cpu.pbtxt` with another graph.
+    The network's `config.pbtxt` gets the plans by compute capability and becomes `configs/tensorrt.pbtxt`, too. From
+    each `cpu.pbtxt` come the other CPU presets.
 
     Args:
-        folder: of the model `sparseinst_network`, with config.pbtxt and configs/cpu.pbtxt.
-        engines: names of the files in its version folder.
+        repository: filled from the template.
+        engines: names of the files in the network's version folder.
     """
+    _write_tensorrt(repository / NETWORK, engines)
+    for model in (FRONT, NETWORK):
+        configs = repository / model / "configs"
+        cpu = (configs / f"{CPU}.pbtxt").read_text(encoding="utf-8")
+        for preset in (CPU_INT8, CPU_THROUGHPUT, CPU_INT8_THROUGHPUT):
+            text, differences = _replace(cpu, f"--model-config-name={CPU}", f"--model-config-name={preset}"), []
+            if preset != CPU_THROUGHPUT:
+                text = _replace(text, f'"{ONNX}"', f'"{INT8}"')
+                differences.append(INT8)
+            if preset != CPU_INT8:
+                text = _replace(text, ONE_STREAM, ALL_CORES)
+                differences.append("a stream on each core")
+            remark = f"# Written at assembly: {CPU}.pbtxt with {' and '.join(differences)}."
+            atomic_write(configs / f"{preset}.pbtxt", f"{remark}\n{text}")
+
+
+def _write_tensorrt(folder: Path, engines: Iterable[str]) -> None:
     plans = {name.removeprefix("model.").removesuffix(".plan"): name for name in engines if name.endswith(".plan")}
     lines = [
         f'cc_model_filenames {{ key: "{capability}" value: "{name}" }}'
@@ -86,16 +107,17 @@ def write_presets(folder: Path, engines: Iterable[str]) -> None:
     default = folder / "config.pbtxt"
     text = default.read_text(encoding="utf-8")
     place = DEFAULT_FILE.search(text)
-    graph = GRAPH.search(cpu := (folder / "configs" / f"{CPU}.pbtxt").read_text(encoding="utf-8"))
-    if place is None or graph is None:
-        raise RepositoryError("the template has no default_model_filename in config.pbtxt, or no graph in cpu.pbtxt")
+    if place is None:
+        raise RepositoryError("the template has no default_model_filename in the network's config.pbtxt")
     text = "\n".join([text[: place.end()], *lines]) + text[place.end() :]
     atomic_write(default, text)
     atomic_write(folder / "configs" / f"{TENSORRT}.pbtxt", f"# Written at assembly: config.pbtxt by its name.\n{text}")
-    quantised = cpu.replace(f"name={CPU}.", f"name={CPU_INT8}.").replace(ONNX, INT8)
-    atomic_write(
-        folder / "configs" / f"{CPU_INT8}.pbtxt", f"# Written at assembly: {CPU}.pbtxt with {INT8}.\n{quantised}"
-    )
+
+
+def _replace(text: str, old: str, new: str) -> str:
+    if text.count(old) != 1:
+        raise RepositoryError(f"the template's {CPU}.pbtxt has {old!r} {text.count(old)} times; wanted it once")
+    return text.replace(old, new)
 
 
 def files_of(config: str) -> list[list[str]]:

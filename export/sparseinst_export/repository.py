@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseinst_export.configurations import fill, with_contract
-from sparseinst_export.layout import ENSEMBLES, MODELS, NETWORK, TEMPLATE_VERSION, RepositoryError, check_template
+from sparseinst_export.layout import ENSEMBLES, MODELS, TEMPLATE_VERSION, RepositoryError, check_template
 from sparseinst_export.presets import engine_files, write_presets
 from sparseinst_export.versions import write_version
 from sparseinst_runtime.contract import Contract
@@ -70,7 +70,7 @@ def assemble(
             for config in (fresh / model).rglob("*.pbtxt"):
                 text = fill(config.read_text(encoding="utf-8"), loaded, source=f"{model}/{config.name}")
                 config.write_text(with_contract(text, loaded) if model in ENSEMBLES else text, encoding="utf-8")
-        write_presets(fresh / NETWORK, engines)
+        write_presets(fresh, engines)
         for model in MODELS:
             write_version(template, model, fresh / model / str(version), loaded, engines)
     return out

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sparseinst_export.configurations import pinned, pinned_version, with_contract
 from sparseinst_export.layout import (
     ENSEMBLES,
+    FRONT,
     MODELS,
     NETWORK,
     TEMPLATE_VERSION,
@@ -44,7 +45,7 @@ KEEP = ".keep"
 
 
 def write_version(template: Path, model: str, folder: Path, contract: Contract, engines: Mapping[str, Path]) -> None:
-    """Write one version folder of a model: its code, and but for ensembles contract, engines and checksums.
+    """Write one version folder of a model: its code, contract, engines and checksums, as far as it has such.
 
     Contents are copied without permissions or links: a server under another user must be able to read them.
     """
@@ -56,8 +57,11 @@ def write_version(template: Path, model: str, folder: Path, contract: Contract, 
     )
     if model in WITH_CONTRACT:
         (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
-        for name, path in engines.items() if model == NETWORK else ():
-            shutil.copyfile(path, folder / name)
+        for name, path in engines.items():
+            if model == NETWORK or (
+                model == FRONT and name.endswith(".onnx")
+            ):  # CPU presets need the graphs there, too
+                shutil.copyfile(path, folder / name)
         write_checksums(folder)
     else:
         (folder / KEEP).touch()  # git and object stores have no empty folders
@@ -106,7 +110,7 @@ def add_version(
         if all(_same(repository / model / staged, repository / model / str(newest)) for model in WITH_CONTRACT):
             return newest, False
         texts = _serving(repository, contract, None)  # before the folders: an error here must leave nothing behind
-        for model in (*WITH_CONTRACT, *ENSEMBLES):
+        for model in reversed(MODELS):
             (repository / model / staged).rename(repository / model / str(version))
         _write(texts)
     finally:

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
-from sparseinst_export.layout import ENSEMBLES, MODELS, NETWORK, config_files, find_template
+from sparseinst_export.layout import ENSEMBLES, FRONT, MODELS, NETWORK, config_files, find_template
 from sparseinst_runtime.contract import Contract, TensorSpec
 
 THRESHOLDS = {TensorSpec("score_threshold", "FP32", (1,)), TensorSpec("max_instances", "INT32", (1,))}
@@ -82,7 +82,11 @@ def test_network_holds_the_contract_under_every_preset(repository):
 
 def test_every_preset_has_its_engine_and_its_kind_of_device(repository):
     presets = repository.presets
-    written = {"tensorrt", "cpu-int8"} if repository.folder != find_template() else set()  # at assembly
+    written = (
+        {"tensorrt", "cpu-int8", "cpu-throughput", "cpu-int8-throughput"}
+        if repository.folder != find_template()
+        else set()
+    )  # at assembly
     assert presets.keys() == {"default", "cpu", "onnxruntime"} | written
     assert {name: config.backend for name, config in presets.items() if name not in written} == {
         "default": "tensorrt",
@@ -102,7 +106,7 @@ def test_every_preset_has_its_engine_and_its_kind_of_device(repository):
 def test_warm_up_sends_pictures_of_the_contract(repository):
     wanted = repository.contract.input
     for config in repository.configs(NETWORK):
-        assert config.model_warmup
+        assert config.model_warmup or config.backend == "python", "model.py warms itself up"
         for warmup in config.model_warmup:
             got = {
                 TensorSpec(name, DataType.Name(tensor.data_type).removeprefix("TYPE_"), tuple(tensor.dims))
@@ -129,18 +133,37 @@ def test_postprocess_takes_the_networks_outputs(repository):
 
 @pytest.mark.parametrize("model", ENSEMBLES)
 def test_ensembles_speak_the_wire_contract(repository, model):
-    (config,) = repository.configs(model)
-    wanted = {PICTURE} if model == "sparseinst" else {pixels(repository.contract), SIZE}
-    assert specs(config.input, optional=False) == wanted
-    assert specs(config.input, optional=True) == THRESHOLDS
-    assert specs(config.output) == INSTANCES
+    wanted = {PICTURE} if model == FRONT else {pixels(repository.contract), SIZE}
+    for config in repository.configs(model):  # under every preset the same
+        assert specs(config.input, optional=False) == wanted
+        assert specs(config.input, optional=True) == THRESHOLDS
+        assert specs(config.output) == INSTANCES
+
+
+def test_under_cpu_presets_alone_the_front_door_is_one_model(repository):
+    default, *cpu = repository.configs(FRONT)
+    assert default.platform == "ensemble"
+    network = [config for name, config in repository.presets.items() if name.startswith("cpu")]
+    assert [config.backend for config in cpu] == ["python"] * len(network)
+    assert len(cpu) == len(network)
+    for front, engine in zip(cpu, network, strict=True):
+        assert front.default_model_filename == "model.py"
+        for name in ("graph", "streams", "precision", "longest_wait_ms"):
+            assert front.parameters[name] == engine.parameters[name], "the two CPU presets go together"
+
+
+def test_pictures_have_the_same_limits_whoever_decodes_them(repository):
+    (preprocess,) = repository.configs("sparseinst_preprocess")
+    for front in repository.configs(FRONT)[1:]:
+        for name, value in preprocess.parameters.items():
+            assert front.parameters[name] == value
 
 
 @pytest.mark.parametrize("preset", ["default", "cpu", "onnxruntime"])
 @pytest.mark.parametrize("model", ENSEMBLES)
 def test_ensemble_steps_fit_together(repository, model, preset):
     """Every input of every step is mapped, from a tensor that exists by then and has its type and shape."""
-    (ensemble,) = repository.configs(model)
+    ensemble = repository.configs(model)[0]
     known = {tensor.name: tensor for tensor in ensemble.input}
     used = set()
     for step in ensemble.ensemble_scheduling.step:

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from sparseinst_export.cli import main
-from sparseinst_export.layout import NETWORK, RepositoryError, find_template
+from sparseinst_export.layout import FRONT, NETWORK, RepositoryError, find_template
 from sparseinst_export.presets import PRESETS, engine_files, preset_problem, read_plans
 from sparseinst_export.repository import assemble
 
@@ -33,13 +33,33 @@ def int8(exported) -> Path:
     return path
 
 
-def test_int8_differs_from_the_cpu_preset_in_its_graph_only(exported, int8, tmp_path):
+@pytest.mark.parametrize("model", [FRONT, NETWORK])
+@pytest.mark.parametrize(
+    ("preset", "graph", "streams"),
+    [
+        ("cpu-int8", "model.int8.onnx", "1"),
+        ("cpu-throughput", "model.onnx", "cores"),
+        ("cpu-int8-throughput", "model.int8.onnx", "cores"),
+    ],
+)
+def test_other_cpu_presets_differ_in_graph_and_streams_only(exported, int8, tmp_path, model, preset, graph, streams):
     out = assemble_from(exported, tmp_path / "models", int8=int8)
-    cpu, quantised = parse(out / CONFIGS / "cpu.pbtxt"), parse(out / CONFIGS / "cpu-int8.pbtxt")
-    assert quantised.parameters["graph"].string_value == "model.int8.onnx"
-    assert (out / NETWORK / "1" / "model.int8.onnx").read_bytes() == b"bytes of a quantised graph"
-    quantised.parameters["graph"].string_value = cpu.parameters["graph"].string_value
-    assert quantised == cpu
+    cpu, other = (parse(out / model / "configs" / f"{name}.pbtxt") for name in ("cpu", preset))
+    assert other.parameters["graph"].string_value == graph
+    assert other.parameters["streams"].string_value == streams
+    assert (out / model / "1" / graph).is_file()
+    for name in ("graph", "streams"):
+        other.parameters[name].string_value = cpu.parameters[name].string_value
+    assert other == cpu
+
+
+def test_the_front_door_has_graphs_and_no_plans(exported, int8, tmp_path):
+    out = assemble_from(exported, tmp_path / "models", int8=int8, plan=exported / "model.plan")
+    assert (out / NETWORK / "1" / "model.plan").is_file()
+    assert {path.name for path in (out / FRONT / "1").iterdir()} == {
+        *("model.py", "contract.json", "SHA256SUMS"),
+        *("model.onnx", "model.int8.onnx"),
+    }
 
 
 def test_tensorrt_by_name_is_the_default(assembled):
@@ -77,7 +97,7 @@ def test_a_key_that_is_no_compute_capability_is_refused(exported, capability):
     [
         ("cpu-int8", r"serves model\.int8\.onnx, which version 1 .* has not; write the repository again with --int8"),
         ("tensorrt", r"serves model\.plan, which version 1 .* has not; write the repository again with --plan"),
-        ("tensorrtt", r"no preset 'tensorrtt' .* wanted cpu, cpu-int8, onnxruntime, tensorrt"),
+        ("tensorrtt", r"no preset 'tensorrtt' .* wanted cpu, cpu-int8, cpu-int8-throughput, cpu-throughput, onnx"),
     ],
 )
 def test_a_preset_without_its_engine_is_named_before_triton_starts(exported, tmp_path, preset, words):
@@ -103,7 +123,10 @@ def test_the_command_takes_plans_one_by_one_and_from_a_file(exported, int8, tmp_
         "8.9": "model.8.9.plan",
         "9.0": "model.9.0.plan",
     }
-    assert "engines for the presets tensorrt, cpu, cpu-int8, onnxruntime" in capsys.readouterr().out
+    assert (
+        "engines for the presets tensorrt, cpu, cpu-int8, cpu-throughput, cpu-int8-throughput, onnxruntime"
+        in capsys.readouterr().out
+    )
     assert main(["repository", *where, "--replace", "--plan", plan]) == 0
     assert not parse(out / NETWORK / "config.pbtxt").cc_model_filenames
 

@@ -1,0 +1,76 @@
+"""Answers that threads give later, while Triton goes on handing in requests. For the model repository.
+
+A Python model that answers within `execute` sees one request at a time, and all others lie in Triton's queue, where
+nothing bounds them without the dynamic batcher. This one takes each request as it comes, refuses what would wait too
+long within milliseconds, and answers the others one after the other, each when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseinst_runtime.backlog import Backlog, BacklogFullError
+from sparseinst_runtime.metrics import REFUSED, Metrics
+from sparseinst_runtime.triton import Arrays, cancelled, response
+
+FINAL = 1  # TRITONSERVER_RESPONSE_COMPLETE_FINAL: the one answer to a request, and its last
+
+
+class _Deferred(NamedTuple):
+    """A request that was let in: its inputs, ours to keep, and where its answer goes."""
+
+    inputs: dict[str, NDArray[Any]]
+    sender: Any
+    request_id: str
+
+
+class Deferred:
+    """Takes requests in `execute`, which then returns None, and answers them from threads.
+
+    Args:
+        pb_utils: Triton's module `triton_python_backend_utils`.
+        answers: for each thread a function from a request's inputs to its outputs, by name; what it gives is sent
+            before its next call. Errors become responses as with `triton.respond`.
+        longest_wait: seconds that a request may be expected to wait before it is begun; beyond, or beyond the
+            request's own timeout where that is shorter, it is answered UNAVAILABLE at once.
+        metrics: counts what is not answered.
+    """
+
+    def __init__(
+        self, pb_utils: Any, answers: Sequence[Callable[[Arrays], Arrays]], longest_wait: float, metrics: Metrics
+    ) -> None:
+        self._pb_utils, self._metrics = pb_utils, metrics
+        self._backlog = Backlog([self._worker(answer) for answer in answers], longest_wait)
+
+    def take(self, requests: Iterable[Any]) -> None:
+        """Let Triton's InferenceRequest objects in, or refuse them."""
+        for request in requests:
+            inputs = {tensor.name(): np.array(tensor.as_numpy()) for tensor in request.inputs()}
+            sender = request.get_response_sender()
+            pictures = max(map(len, inputs.values()), default=1)
+            patience = request.timeout() / 1e6 or None  # microseconds; 0 where the client names none
+            try:
+                self._backlog.put(_Deferred(inputs, sender, request.request_id()), pictures, patience)
+            except BacklogFullError as error:
+                self._metrics.count(REFUSED)
+                refusal = self._pb_utils.TritonError(str(error), self._pb_utils.TritonError.UNAVAILABLE)
+                sender.send(self._pb_utils.InferenceResponse(error=refusal), flags=FINAL)
+
+    def finish(self) -> None:
+        """Answer what was let in, end the threads, deliver what was counted; for `finalize`."""
+        self._backlog.close()
+        self._metrics.close()
+
+    def _worker(self, answer: Callable[[Arrays], Arrays]) -> Callable[[_Deferred], None]:
+        def work(request: _Deferred) -> None:
+            if request.sender.is_cancelled():
+                said = cancelled(self._pb_utils, self._metrics)
+            else:
+                said = response(self._pb_utils, answer, lambda: request.inputs, self._metrics, request.request_id)
+            request.sender.send(said, flags=FINAL)
+
+        return work
