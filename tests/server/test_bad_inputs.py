@@ -102,9 +102,8 @@ def test_a_number_of_instances_below_one_is_refused(transport, good, most):
 
 
 def test_a_missing_picture_is_refused(transport):
-    """In Triton's words, not ours: its ensembles only count their inputs, and speak of a deadlock."""
-    refusal(transport, {"score_threshold": np.array([[0.5]], np.float32)})
-    refusal(transport, {})
+    assert "image" in refusal(transport, {"score_threshold": np.array([[0.5]], np.float32)})
+    refusal(transport, {})  # in Triton's words
 
 
 def test_an_unknown_input_is_refused_by_its_name(transport, good):
