@@ -66,6 +66,7 @@ def _serve(options: argparse.Namespace) -> None:
         host=options.host,
         doors=options.doors,
         log=options.log,
+        options=tuple(options.triton),
         timeout=options.timeout,
     ) as server:
         sys.stdout.write(
@@ -140,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
         help="repair a Triton that no longer answers; otherwise end when it ends (default: supervise)",
     )
     doors.add_arguments(parser)
+    parser.add_argument(
+        "triton", nargs="*", metavar="-- OPTION", help="Triton's own options, such as --trace-config=mode=opentelemetry"
+    )
     return parser
 
 

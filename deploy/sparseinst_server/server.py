@@ -52,12 +52,12 @@ class TritonServer:
             on `host`: HTTP and metrics, that have none, stay on 127.0.0.1, for a proxy.
         log: file for everything Triton says, overwritten; with None only errors get to see it.
         python: interpreter whose environment the models run in, with Triton installed beside it.
+        options: more of Triton's own, such as `--trace-config=mode=opentelemetry`.
         timeout: seconds that loading and the first inference may take.
         grace: seconds that Triton may take to finish requests and stop, before it is killed.
 
     Attributes:
-        repository: as given, absolute.
-        log: as given, absolute.
+        repository, log: as given, absolute.
         control: as given.
         doors: as given, with the key that opens what is shut.
 
@@ -80,6 +80,7 @@ class TritonServer:
         doors: Doors | None = None,
         log: str | os.PathLike[str] | None = None,
         python: str | os.PathLike[str] = sys.executable,
+        options: tuple[str, ...] = (),
         timeout: float = 120.0,
         grace: float = 15.0,
     ) -> None:
@@ -93,7 +94,7 @@ class TritonServer:
         self._wanted = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._python = python
-        self._timeout, self._grace = timeout, grace
+        self._timeout, self._grace, self._options = timeout, grace, options
         self._prefix = f"sparseinst-{os.getpid()}-{secrets.token_hex(4)}-"
         self._output: BinaryIO | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -213,6 +214,7 @@ class TritonServer:
             f"--exit-timeout-secs={max(1, int(self._grace) - 2)}",
             *listen,
             *self.doors.flags(),
+            *self._options,
         ]
 
     def _wait_until_ready(self) -> None:
