@@ -15,7 +15,7 @@ export METRICS_PORT ?= 8002
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve train export bench bench-settings bench-peers fuzz audit sbom clean
+.PHONY: help setup demo test lint check-deploy serve train export bench bench-settings bench-peers fuzz audit sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -35,6 +35,11 @@ test: ## run the tests, those against a real server included
 lint: ## check style, types and shell scripts
 	@ci/setup.sh train
 	@ci/lint.sh
+
+check-deploy: ## check charts, manifests, alerts, dashboard and Dockerfiles, without a cluster
+	@ci/setup.sh all
+	@ci/install_deploy_tools.sh
+	@ci/check_deploy.sh
 
 serve: ## serve the model on this machine until Ctrl-C
 	@ci/setup.sh serve

@@ -17,7 +17,7 @@ check "ruff format" "$python" -m ruff format --check .
 check "mypy" "$python" -m mypy
 check "mypy --strict runtime" "$python" -m mypy --strict runtime
 if shellcheck=$(PATH="$PWD/.venv/bin:$PATH" command -v shellcheck); then
-  check "shellcheck" "$shellcheck" ci/*.sh .ci/run
+  check "shellcheck" "$shellcheck" ci/*.sh .ci/run deploy/*/*.sh deploy/helm/sparseinst/files/*.sh
 else
   echo "--- shellcheck: NOT RUN, it is not installed (Debian and Ubuntu: apt-get install shellcheck)"
 fi

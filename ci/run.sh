@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CI=true
-exec make --no-print-directory lint test </dev/null
+exec make --no-print-directory lint test check-deploy </dev/null
