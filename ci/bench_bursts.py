@@ -36,7 +36,7 @@ def main() -> int:
     sys.stdout.write("| pictures at once | median ms | largest ms |\n|---|---|---|\n")
     with ExitStack() as stack:
         server = stack.enter_context(TritonServer(ROOT / "build" / "model_repository", config_name=preset))
-        clients = [stack.enter_context(Client(server.grpc_url)) for _ in range(max(BURSTS))]
+        clients = [stack.enter_context(Client(server.grpc_url, retries=0)) for _ in range(max(BURSTS))]
         pool = stack.enter_context(ThreadPoolExecutor(max(BURSTS)))
 
         def once(client: Client) -> float:

@@ -117,7 +117,7 @@ class PictureUser(User):
 
     def on_start(self) -> None:
         """Connect; here, in the user's own greenlet, to which an HTTP client belongs."""
-        self.client = Client(self.host or "", timeout=TIMEOUT)
+        self.client = Client(self.host or "", timeout=TIMEOUT, retries=0)
         self.order = random.sample(range(len(self.samples)), len(self.samples))
         self.sent = 0
 

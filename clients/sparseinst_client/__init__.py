@@ -7,6 +7,7 @@ from sparseinst_client.client import Client, Health
 from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
+    NotServed,
     Overloaded,
     ReplyError,
     ServerFailed,
@@ -19,6 +20,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "Health",
+    "NotServed",
     "Overloaded",
     "ReplyError",
     "ServerFailed",

@@ -10,8 +10,9 @@ The class names come from the server, with the contract of the model that it ser
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -20,6 +21,7 @@ import numpy as np
 from sparseinst_client.errors import ReplyError, SparseInstError
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
+from sparseinst_client.retry import RETRIES, Attempts, persist
 from sparseinst_client.transport import connect
 from sparseinst_runtime.contract import Contract, ContractError
 from sparseinst_runtime.instances import Instances
@@ -56,19 +58,26 @@ class Client:
         url: `grpc://host:port` or `http://host:port`.
         timeout: seconds that one call may take in all, unless the call says otherwise.
         model: the ensemble that takes encoded pictures.
+        retries: how often a call asks again, within its timeout, where the server is away or overloaded; 0 for never.
+            The pauses grow from a tenth of a second to two seconds, so 20 outlast a server's restart.
 
     Raises:
         ValueError, TypeError: a wrong argument; nothing is sent before the first call.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0, model: str = "sparseinst") -> None:
+    def __init__(self, url: str, *, timeout: float = 30.0, model: str = "sparseinst", retries: int = RETRIES) -> None:
         self._timeout = _seconds(timeout)
+        if isinstance(retries, bool) or not isinstance(retries, int):
+            raise TypeError(f"retries is {retries!r}; wanted a number of further attempts, 0 for none")
+        if retries < 0:
+            raise ValueError(f"retries is {retries!r}; wanted 0 or more further attempts")
+        self._retries = retries
         if not isinstance(model, str) or not model:
             raise ValueError(f"model is {model!r}; wanted the name of an ensemble, such as 'sparseinst'")
         self._model = model
         self._transport = connect(url)
         self._contract: Contract | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     def __enter__(self) -> Client:
         return self
@@ -80,8 +89,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; later calls raise RuntimeError."""
-        if not self._closed:
-            self._closed = True
+        if not self._closed.is_set():
+            self._closed.set()
             self._transport.close()
 
     def segment(
@@ -129,20 +138,9 @@ class Client:
         Returns:
             One Instances for each picture, in order.
         """
-        if isinstance(images, (str, bytes, np.ndarray)):
-            raise TypeError(f"images is one {type(images).__name__}; wanted a list of pictures, or use segment()")
-        if not images:
-            return []
-        inputs = _optional_inputs(len(images), score_threshold, max_instances)
         deadline = time.monotonic() + self._limit(timeout)
-        contract = self.contract(timeout=timeout)
-        if len(images) > contract.max_batch_size:
-            raise ValueError(f"{len(images)} pictures in one request; wanted at most {contract.max_batch_size}")
-        data = [encoded(image) for image in images]
-        inputs["image"] = np.array(data, dtype=np.object_)[:, None]
-        left = max(deadline - time.monotonic(), 1e-3)
-        tensors = self._transport.infer(self._model, inputs, left)
-        return read_reply(tensors, [display_size(picture) for picture in data], contract)
+        options = _optional_inputs(len(images), score_threshold, max_instances)
+        return self._segment(images, options, Attempts(self._retries, deadline))
 
     def contract(self, *, timeout: float | None = None) -> Contract:
         """The contract of the model that is served: classes, sizes, thresholds. Asked for once, then remembered.
@@ -150,17 +148,7 @@ class Client:
         Raises:
             ReplyError: the model's configuration holds no valid contract.
         """
-        limit = self._limit(timeout)
-        if self._contract is None:
-            text = self._transport.parameters(self._model, limit).get("contract")
-            if text is None:
-                where = f"the configuration of {self._model!r} at {self._transport.url}"
-                raise ReplyError(f"{where} holds no contract; assemble its repository with sparseinst-export")
-            try:
-                self._contract = Contract.from_json(text, source=f"the contract from {self._transport.url}")
-            except ContractError as error:
-                raise ReplyError(str(error)) from error
-        return self._contract
+        return self._agreed(Attempts(self._retries, time.monotonic() + self._limit(timeout)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -186,13 +174,41 @@ class Client:
         server, ready = self._transport.server(limit), self._transport.ready(self._model, limit)
         start, problem = time.monotonic(), ""
         try:
-            self.segment(np.full((32, 32, 3), 128, np.uint8), timeout=timeout)
+            self._segment([np.full((32, 32, 3), 128, np.uint8)], {}, Attempts(0, start + limit))
         except SparseInstError as error:
             problem = str(error)
         return Health(server, self._model, ready, not problem, time.monotonic() - start, problem)
 
+    def _segment(
+        self, images: Sequence[Picture], options: Mapping[str, np.ndarray], attempts: Attempts
+    ) -> list[Instances]:
+        if isinstance(images, (str, bytes, np.ndarray)):
+            raise TypeError(f"images is one {type(images).__name__}; wanted a list of pictures, or use segment()")
+        if not images:
+            return []
+        contract = self._agreed(attempts)
+        if len(images) > contract.max_batch_size:
+            raise ValueError(f"{len(images)} pictures in one request; wanted at most {contract.max_batch_size}")
+        data = [encoded(image) for image in images]
+        inputs = {**options, "image": np.array(data, dtype=np.object_)[:, None]}
+        tensors = persist(lambda left: self._transport.infer(self._model, inputs, left), attempts, self._closed)
+        return read_reply(tensors, [display_size(picture) for picture in data], contract)
+
+    def _agreed(self, attempts: Attempts) -> Contract:
+        if self._contract is None:
+            parameters = persist(lambda left: self._transport.parameters(self._model, left), attempts, self._closed)
+            text = parameters.get("contract")
+            if text is None:
+                where = f"the configuration of {self._model!r} at {self._transport.url}"
+                raise ReplyError(f"{where} holds no contract; assemble its repository with sparseinst-export")
+            try:
+                self._contract = Contract.from_json(text, source=f"the contract from {self._transport.url}")
+            except ContractError as error:
+                raise ReplyError(str(error)) from error
+        return self._contract
+
     def _limit(self, timeout: float | None) -> float:
-        if self._closed:
+        if self._closed.is_set():
             raise RuntimeError("this client is closed; make a new one")
         return self._timeout if timeout is None else _seconds(timeout)
 

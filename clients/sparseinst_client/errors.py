@@ -20,6 +20,10 @@ class ServerUnavailable(SparseInstError):
     """Nobody answers at the address, or the model is not loaded there; trying again later may help."""
 
 
+class NotServed(ServerUnavailable):
+    """The server does not know the model: its name is wrong, or it was unloaded."""
+
+
 class DeadlineExceeded(SparseInstError):
     """No complete reply within the time that the caller gave."""
 
@@ -82,7 +86,9 @@ def from_status(status: str | None, message: str | None, url: str) -> SparseInst
         return BadRequest(f"the message is too large: {sentence}; send smaller or fewer pictures")
     if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and any(words in said for words in _REFUSALS)):
         return Overloaded(f"{url} has more requests than it can take ({sentence}); wait and try again")
-    if name in {"UNAVAILABLE", "NOT_FOUND", "CANCELLED"}:
+    if name == "NOT_FOUND":
+        return NotServed(f"{url} does not serve this: {sentence}")
+    if name in {"UNAVAILABLE", "CANCELLED"}:
         return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}")
     if name in {"INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}:
         return BadRequest(sentence)

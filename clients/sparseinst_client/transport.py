@@ -22,7 +22,8 @@ from sparseinst_client.errors import DeadlineExceeded, ReplyError, ServerUnavail
 MAX_REPLY_BYTES = 64 * 2**20  # a batch of eight with a hundred ragged masks each stays well below
 
 # Pictures go out whatever their size: the server has the limits. The ping finds connections that a NAT dropped, and is
-# rare enough for a server's default patience (two pings without data). After a restart a channel is back in seconds.
+# rare enough for a server's default patience (two pings without data). Where nobody listened, a channel tries again as
+# soon as our retries ask it to: gRPC's own pauses, of seconds, would let them fail without a look.
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
@@ -30,7 +31,8 @@ _CHANNEL = [
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 2),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
 _T = TypeVar("_T")

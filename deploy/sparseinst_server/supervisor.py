@@ -156,7 +156,7 @@ class Supervisor:
         """Send a picture; a refusal or a missing reply is no fault while others are answered."""
         deadline = time.monotonic() + self._patience.timeout
         try:
-            with Client(self._server.http_url) as client:
+            with Client(self._server.http_url, retries=0) as client:
                 client.segment(GREY, timeout=self._patience.timeout)
         except (DeadlineExceeded, Overloaded, ServerUnavailable) as error:
             return None if self._goes_on(deadline) else Fault(f"no picture comes through: {error}")

@@ -123,7 +123,7 @@ def test_the_size_of_a_picture_is_what_a_viewer_shows():
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_nobody_there_is_server_unavailable(scheme):
-    with Client(f"{scheme}://127.0.0.1:9", timeout=5) as client:
+    with Client(f"{scheme}://127.0.0.1:9", timeout=5, retries=0) as client:
         for call in (client.ready, client.health, client.contract, lambda: client.segment(b"x")):
             with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:9"):
                 call()
@@ -182,7 +182,7 @@ def test_a_server_that_never_answers_meets_the_deadline(scheme, stranger):
 def test_a_server_of_something_else_is_a_sparseinst_error(answer, stranger):
     port, answers = stranger
     answers.append(answer)
-    with Client(f"http://127.0.0.1:{port}", timeout=5) as client:
+    with Client(f"http://127.0.0.1:{port}", timeout=5, retries=0) as client:
         for call in (client.contract, client.health):
             with pytest.raises((ReplyError, ServerUnavailable)):
                 call()
@@ -191,7 +191,7 @@ def test_a_server_of_something_else_is_a_sparseinst_error(answer, stranger):
 def test_a_grpc_client_at_an_http_server_is_a_sparseinst_error(stranger):
     port, answers = stranger
     answers.append(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-    with Client(f"grpc://127.0.0.1:{port}", timeout=5) as client, pytest.raises(SparseInstError):
+    with Client(f"grpc://127.0.0.1:{port}", timeout=5, retries=0) as client, pytest.raises(SparseInstError):
         client.contract()
 
 

@@ -7,6 +7,7 @@ import pytest
 from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
+    NotServed,
     Overloaded,
     ReplyError,
     ServerFailed,
@@ -28,7 +29,7 @@ from sparseinst_client.errors import (
         ("429", "slow down", Overloaded),
         ("StatusCode.UNAVAILABLE", "failed to connect to all addresses", ServerUnavailable),
         ("503", "upstream connect error", ServerUnavailable),
-        ("404", "Request for unknown model: 'x' is not found", ServerUnavailable),
+        ("404", "Request for unknown model: 'x' is not found", NotServed),
         ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),
         ("504", "gateway timeout", DeadlineExceeded),
         ("StatusCode.INTERNAL", "the server failed on this request", ServerFailed),

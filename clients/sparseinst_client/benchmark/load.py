@@ -198,7 +198,7 @@ def _run(
 def _caller(level: _Level) -> list[_Row]:
     """One caller, with a connection of its own, and what became of its requests."""
     try:
-        with Client(level.url, timeout=TIMEOUT) as client:
+        with Client(level.url, timeout=TIMEOUT, retries=0) as client:
             client.contract()  # connects; not part of any request's time
             level.ready.wait()
             return list(_requests(level, client))
