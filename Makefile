@@ -5,6 +5,7 @@
 #   PRESET   which of its engines: cpu, or cpu-int8 where the folder has model.int8.onnx
 #   PICTURE  what demo segments
 #   HTTP_PORT, GRPC_PORT, METRICS_PORT   of serve; 0 takes a free one
+#   WEB_PORT of the page that web serves; SPARSEINST_URL names a server for it, in place of one of its own
 #   PYTHON   interpreter that setup builds the environments from
 export MODEL ?= assets/models/animals
 export PRESET ?= cpu
@@ -12,10 +13,11 @@ export PICTURE ?= assets/scenes/images/scene_01.jpg
 export HTTP_PORT ?= 8000
 export GRPC_PORT ?= 8001
 export METRICS_PORT ?= 8002
+export WEB_PORT ?= 8080
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-deploy serve train export bench bench-settings bench-peers fuzz audit sbom clean
+.PHONY: help setup demo test lint check-deploy serve web train export bench bench-settings bench-peers fuzz audit sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -44,6 +46,10 @@ check-deploy: ## check charts, manifests, alerts, dashboard and Dockerfiles, wit
 serve: ## serve the model on this machine until Ctrl-C
 	@ci/setup.sh serve
 	@ci/serve.sh
+
+web: ## segment pictures in the browser: serves a page until Ctrl-C
+	@ci/setup.sh serve
+	@ci/web.sh $(ARGS)
 
 train: ## train on a COCO dataset; without ARGS it shows how
 	@ci/setup.sh train

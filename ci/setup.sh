@@ -72,13 +72,15 @@ build() { # environment folder, newest minor version of Python, function that fi
 }
 
 fill_train() { # environment folder
-  pip_install "$1" --editable '.[train,export,client,dev]'
+  pip_install "$1" --editable '.[train,export,client,web,dev]'
+  # The tests of the web page drive it; without it they say so and are skipped.
+  command -v chromium >/dev/null || apt_install chromium || echo "setup: no chromium: the web page will not be tested"
 }
 
 fill_serve() { # environment folder
   local env=$1 words
   [[ $(uname -s) == Linux ]] || fail "the local Triton is a Linux program; on $(uname -s) use a Linux container"
-  pip_install "$env" --editable '.[serve,bench]'
+  pip_install "$env" --editable '.[serve,bench,web]'
   pip_install "$env" --no-deps "$PYTRITON"
   # Triton's Python backend needs the interpreter's shared library, which Debian packages apart.
   if ! words=$("$env/bin/python" -m sparseinst_server --check 2>&1); then

@@ -15,6 +15,7 @@ ROOM_OF = {
     "sparseinst": "training",
     "sparseinst_export": "export",
     "sparseinst_client": "clients",
+    "sparseinst_web": "clients",
     "sparseinst_server": "deploy",
 }
 MAY_IMPORT = {
