@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=4,
         metavar="N",
-        help="pictures that the server works on at once (%(default)s)",
+        help="pictures sent to the server at once (%(default)s)",
     )
     parser.add_argument(
         "--waiting", type=int, default=16, metavar="N", help="pictures that may wait; more get a 503 (%(default)s)"

@@ -33,7 +33,7 @@ from sparseinst_web.refusal import Refusal, from_client, too_slow, upload_too_sl
 from sparseinst_web.security import SecurityHeaders, check_origin
 from sparseinst_web.segmenter import Segmented, Segmenter
 from sparseinst_web.settings import Settings
-from sparseinst_web.upload import read_body
+from sparseinst_web.upload import Upload
 
 STATIC = Path(__file__).parent / "static"
 _log = logging.getLogger("sparseinst_web")
@@ -102,22 +102,33 @@ async def _model(request: Request) -> Response:
 async def _segment(request: Request) -> Response:
     settings: Settings = request.app.state.settings
     segmenter: Segmenter = request.app.state.segmenter
-    check_origin(request, settings.origins)
-    start, uploaded = time.monotonic(), None
+    upload = Upload(request, settings.max_bytes)
     try:
-        with anyio.fail_after(settings.deadline), segmenter.place():
-            data = await read_body(request, settings.max_bytes)
+        check_origin(request, settings.origins)
+        found, times = await _found(segmenter, upload, settings.deadline)
+    except Refusal as refusal:
+        await upload.drop()
+        refusal.hang_up = not upload.ended
+        raise
+    timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
+    return JSONResponse(_reply(found, times), headers={"Cache-Control": "no-store", "Server-Timing": timing})
+
+
+async def _found(segmenter: Segmenter, upload: Upload, deadline: float) -> tuple[Segmented, dict[str, float]]:
+    """What is in the picture that is being uploaded, and how many seconds went where."""
+    start = time.monotonic()
+    try:
+        with anyio.fail_after(deadline), segmenter.place():
+            data = await upload.read()
             uploaded = time.monotonic() - start
-            found = await segmenter.segment(data, start + settings.deadline)
+            found = await segmenter.segment(data, start + deadline)
     except TimeoutError as error:
-        raise (upload_too_slow if uploaded is None else too_slow)(settings.deadline) from error
+        raise (too_slow if upload.ended else upload_too_slow)(deadline) from error
     except PictureError as error:
         raise Refusal(400, "not_a_picture", str(error)) from error
     except SparseInstError as error:
-        raise from_client(error, settings.deadline) from error
-    times = {"upload": uploaded, "wait": found.waited, "server": found.seconds}
-    timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
-    return JSONResponse(_reply(found, times), headers={"Cache-Control": "no-store", "Server-Timing": timing})
+        raise from_client(error, deadline) from error
+    return found, {"upload": uploaded, "wait": found.waited, "server": found.seconds}
 
 
 def _reply(found: Segmented, times: dict[str, float]) -> dict[str, object]:
@@ -127,6 +138,8 @@ def _reply(found: Segmented, times: dict[str, float]) -> dict[str, object]:
         "model": contract.name,
         "height": instances.image_size[0],
         "width": instances.image_size[1],
+        "format": found.header.format,
+        "orientation": found.header.orientation,
         "milliseconds": {name: round(1000 * seconds, 1) for name, seconds in times.items()},
         "instances": [
             {

@@ -26,15 +26,19 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
         code: one word for programs, such as `too_large`.
         message: what was got, what was wanted and what to do, for people.
         detail: for the log alone.
+        hang_up: whether the connection is of no more use, because the sender has not ended.
     """
 
     def __init__(self, status: int, code: str, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.detail = status, code, message, detail
+        self.hang_up = False
 
     def response(self) -> JSONResponse:
         """`{"error": {"code", "message"}}`; with 503 a Retry-After."""
         headers = {"Retry-After": str(RETRY_AFTER)} if self.status == 503 else {}
+        if self.hang_up:
+            headers["Connection"] = "close"
         body = {"error": {"code": self.code, "message": self.message}}
         return JSONResponse(body, self.status, headers=headers)
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from sparseinst_client import Client, ReplyError
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
-from sparseinst_runtime.limits import check_header
+from sparseinst_runtime.limits import Header, check_header
 from sparseinst_web.refusal import overloaded
 from sparseinst_web.settings import Settings
 
@@ -29,12 +29,14 @@ class Segmented:
     """What the server found in one picture.
 
     Attributes:
+        header: format, size and orientation of the picture.
         instances: those above the settings' floor, in the picture's own pixels.
         contract: of the model that found them.
         waited: seconds until a client was free.
         seconds: that the call to the server took.
     """
 
+    header: Header
     instances: Instances
     contract: Contract
     waited: float
@@ -92,13 +94,14 @@ class Segmenter:
         return await self._run(lambda: self._contract(deadline))
 
     def _segment(self, data: bytes, asked: float, deadline: float) -> Segmented:
-        check_header(data, self._settings.limits)
+        header = check_header(data, self._settings.limits)
         client = self._client()
         start = time.monotonic()
         try:
             instances = client.segment(data, score_threshold=self._settings.floor, timeout=_left(deadline))
             seconds = time.monotonic() - start
-            return Segmented(instances, client.contract(timeout=_left(deadline)), start - asked, seconds)
+            contract = client.contract(timeout=_left(deadline))
+            return Segmented(header, instances, contract, start - asked, seconds)
         except ReplyError:  # perhaps another model is served now: its contract is read anew
             self._forget()
             raise

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sparseinst_web.refusal import Refusal, too_large
 
-_DRAINED = 8  # times the bound that is read and dropped, so that a browser that still sends gets to see the answer
+# Of a refused upload this much is read and dropped: a browser that is cut off while it sends never sees the answer.
+_DROPPED = 8  # times the bound
+_DROP_SECONDS = 5.0
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body of a request, at most `max_bytes`.
+class Upload:
+    """The body of one request, at most `max_bytes` of it."""
 
-    Raises:
-        Refusal: 413, it is larger by its own header or by what came; 400, the sender went away.
-    """
-    try:
-        announced = int(request.headers.get("content-length", "0"))
-    except ValueError as error:
-        raise Refusal(400, "bad_request", "Content-Length is no number; send the bytes of one picture") from error
-    received = bytearray()
-    dropped = 0
-    too_much = announced > max_bytes
-    try:
-        async for chunk in request.stream():
-            if too_much or len(received) + len(chunk) > max_bytes:
-                too_much = True
-                received.clear()
-                dropped += len(chunk)
-                if dropped > _DRAINED * max_bytes:
-                    break
-            else:
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        self._announced = request.headers.get("content-length", "0")
+        self._chunks = request.stream()
+        self._max_bytes = max_bytes
+        self.ended = False
+
+    async def read(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refusal: 413, it is larger by its own header or by what came; 400, the sender went away.
+        """
+        if self._announced.isdecimal() and int(self._announced) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        received = bytearray()
+        try:
+            async for chunk in self._chunks:
+                if len(received) + len(chunk) > self._max_bytes:
+                    raise too_large(self._max_bytes)
                 received += chunk
-    except ClientDisconnect as error:
-        raise Refusal(400, "bad_request", "the upload was cut off; send the whole file") from error
-    if too_much:
-        raise too_large(max_bytes)
-    return bytes(received)
+        except ClientDisconnect as error:
+            raise Refusal(400, "cut_off", "the upload was cut off; send the whole file") from error
+        self.ended = True
+        return bytes(received)
+
+    async def drop(self) -> None:
+        """Read what is still sent and keep none of it; gives up on what does not end."""
+        dropped = 0
+        with anyio.move_on_after(_DROP_SECONDS):
+            try:
+                async for chunk in self._chunks:
+                    dropped += len(chunk)
+                    if dropped > _DROPPED * self._max_bytes:
+                        return
+            except ClientDisconnect:
+                return
+            self.ended = True

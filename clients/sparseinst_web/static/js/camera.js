@@ -12,6 +12,7 @@ export class Camera extends EventTarget {
   #video = document.createElement("video");
   #canvas;
   #words;
+  #problem;
   #live;
   #view = null;
   #stream = null;
@@ -20,7 +21,8 @@ export class Camera extends EventTarget {
     super();
     this.#dialog = dialog;
     this.#canvas = dialog.querySelector("canvas");
-    this.#words = dialog.querySelector("[role=status]");
+    this.#words = dialog.querySelector(".words"); // it changes with every frame: not for a screen reader
+    this.#problem = dialog.querySelector(".problem");
     this.#live = dialog.querySelector("input");
     this.#video.muted = true;
     this.#video.playsInline = true;
@@ -52,7 +54,7 @@ export class Camera extends EventTarget {
       await this.#video.play();
     } catch (error) {
       const why = error.name === "NotAllowedError" ? "The browser was told not to allow it." : "None was found.";
-      return this.#say(`No camera. ${why}`);
+      return this.#say("", `No camera. ${why}`);
     }
     this.#say("");
     return this.#run(this.#stream);
@@ -82,7 +84,7 @@ export class Camera extends EventTarget {
       this.#say(`${instances.length} found, round trip ${Math.round(reply.roundTrip)} ms`);
     } catch (error) {
       this.#drawFrame(frame);
-      this.#say(error.message);
+      this.#say("", error.message);
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   }
@@ -108,8 +110,10 @@ export class Camera extends EventTarget {
     this.#video.srcObject = null;
   }
 
-  #say(words) {
-    if (this.#words.textContent !== words) this.#words.textContent = words;
+  #say(words, problem = "") {
+    this.#words.textContent = words;
+    this.#problem.hidden = !problem;
+    if (this.#problem.textContent !== problem) this.#problem.textContent = problem;
   }
 }
 

@@ -6,7 +6,7 @@ const MOST_PIXELS = 16_700_000; // what every browser's canvas holds
 
 /** A PNG of a picture with what is shown on it, in its own size (scaled to 16 megapixels where it has more). */
 export async function pngOf(picture, view) {
-  const whole = await createImageBitmap(picture.file);
+  const whole = await createImageBitmap(picture.seen);
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (picture.width * picture.height)));
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(picture.width * scale);

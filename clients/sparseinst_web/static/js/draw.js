@@ -35,7 +35,7 @@ export function paint(context, instances, { scale, unit, masks, outlines, labels
     if (outlines || bright) stroke(context, instance, ((bright ? 3 : 2) * unit) / scale, unit / scale);
   }
   context.restore();
-  if (labels) label(context, largestFirst, scale, unit, chosen);
+  if (labels) label(context, chosen ? [chosen] : instances, scale, unit);
 }
 
 function fill(context, instance, opacity) {
@@ -58,25 +58,27 @@ function stroke(context, instance, width, unit) {
   context.stroke(instance.path);
 }
 
-function label(context, instances, scale, unit, chosen) {
+// The best ones choose their place first. Where there is no room for words the number has to do: the list has the words.
+function label(context, instances, scale, unit) {
   const height = 20 * unit;
   const taken = [];
   context.save();
   context.textBaseline = "middle";
-  // The best ones choose their place first.
-  for (const instance of [...instances].sort((a, b) => a.number - b.number)) {
+  context.font = `600 ${11.5 * unit}px Inter, system-ui, sans-serif`;
+  for (const instance of instances) {
     const words = `${instance.class} ${Math.round(100 * instance.score)}%`;
-    context.font = `600 ${11.5 * unit}px Inter, system-ui, sans-serif`;
     const badge = Math.max(height, context.measureText(instance.number).width + 10 * unit);
-    const width = badge + context.measureText(words).width + 13 * unit;
-    const place = placeOf(instance.box, width, height, scale, context.canvas, taken);
+    const wide = badge + context.measureText(words).width + 13 * unit;
+    const place =
+      placeOf(instance.box, wide, height, scale, context.canvas, taken) ??
+      placeOf(instance.box, badge, height, scale, context.canvas, taken);
+    if (!place) continue;
     taken.push(place);
-    context.globalAlpha = chosen && instance !== chosen ? 0.35 : 1;
     tag(context, place, badge, colourOf(instance));
-    context.fillStyle = "#0b0d12";
     context.textAlign = "center";
     context.fillStyle = readableOn(colourOf(instance));
     context.fillText(instance.number, place.x + badge / 2, place.y + height / 2 + unit);
+    if (place.width === badge) continue;
     context.fillStyle = "#ffffff";
     context.textAlign = "left";
     context.fillText(words, place.x + badge + 6 * unit, place.y + height / 2 + unit);
@@ -84,14 +86,13 @@ function label(context, instances, scale, unit, chosen) {
   context.restore();
 }
 
-// Above the box, else inside it, else further down: the first place that is free.
+// Above the box, else inside it, else further down: the first place that is free, or none.
 function placeOf(box, width, height, scale, canvas, taken) {
   const x = Math.max(0, Math.min(box.x1 * scale, canvas.width - width));
   const top = box.y1 * scale;
-  const tries = [top - height - 2, top + 2];
-  for (let further = 1; further < 6; further++) tries.push(top + 2 + further * (height + 2));
+  const tries = [top - height - 2, top + 2, top + height + 4];
   const places = tries.map((y) => ({ x, y: Math.max(0, Math.min(y, canvas.height - height)), width, height }));
-  return places.find((place) => !taken.some((other) => overlap(place, other))) ?? places[1];
+  return places.find((place) => !taken.some((other) => overlap(place, other)));
 }
 
 function overlap(a, b) {
@@ -105,7 +106,7 @@ function tag(context, { x, y, width, height }, badge, colour) {
   context.fillStyle = "rgb(11 13 18 / 82%)";
   context.fill();
   context.beginPath();
-  context.roundRect(x, y, badge, height, [radius, 0, 0, radius]);
+  context.roundRect(x, y, badge, height, width === badge ? radius : [radius, 0, 0, radius]);
   context.fillStyle = colour;
   context.fill();
 }

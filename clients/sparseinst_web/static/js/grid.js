@@ -29,7 +29,7 @@ export class Grid extends EventTarget {
   add(pictures) {
     for (const picture of pictures) {
       const item = this.#template.content.firstElementChild.cloneNode(true);
-      const card = { picture, item, visible: false, drawn: "", small: null };
+      const card = { picture, item, visible: false, drawn: "", seen: null, small: null };
       item.card = card;
       item.querySelector(".open").addEventListener("click", () => this.#tell("opened", picture));
       item.querySelector(".again").addEventListener("click", () => this.#tell("retried", picture));
@@ -78,7 +78,7 @@ export class Grid extends EventTarget {
     const drawn = JSON.stringify([picture.status === "done", this.#view]);
     if (!card.visible || this.#root.hidden || card.drawn === drawn) return;
     card.drawn = drawn;
-    card.small ??= smallOf(picture.file);
+    if (card.seen !== picture.seen) [card.seen, card.small] = [picture.seen, smallOf(picture.seen)];
     const small = await card.small;
     if (!small || card.drawn !== drawn) return; // not a picture, or drawn anew meanwhile
     const canvas = item.querySelector("canvas");

@@ -12,6 +12,13 @@ import { Shelf, sizeOf } from "./shelf.js";
 import { Stage } from "./stage.js";
 
 const ASK_AGAIN = 5000; // milliseconds, while the server is down
+const TITLES = {
+  not_a_picture: "This cannot be read as a picture",
+  too_large: "This picture is too large",
+  overloaded: "The server is busy",
+  server_unavailable: "The server is down",
+  gateway_unreachable: "The gateway is gone",
+};
 
 const $ = (id) => document.getElementById(id);
 const shelf = new Shelf();
@@ -22,6 +29,7 @@ const grid = new Grid($("grid"), $("grid-card"));
 const camera = new Camera($("camera"));
 
 let model = null;
+let asking = 0; // the timer, while the server is down
 let open = null; // the picture on the stage; null while the grid is seen
 let picked = null; // the instance that stays brought out
 let pointed = null; // the one under the pointer, or with the keyboard's focus
@@ -29,12 +37,13 @@ let pointed = null; // the one under the pointer, or with the keyboard's focus
 // --- what is served
 
 async function meet() {
+  clearTimeout(asking);
   try {
     model = await askModel();
   } catch (error) {
     serverIs("down", "Server not reachable");
     alarm(error.message);
-    setTimeout(meet, ASK_AGAIN);
+    asking = setTimeout(meet, ASK_AGAIN);
     return;
   }
   shelf.maxBytes = model.max_bytes;
@@ -53,8 +62,9 @@ function serverIs(state, words) {
 }
 
 function alarm(words) {
+  const text = $("alert").querySelector("p");
   $("alert").hidden = !words;
-  $("alert").querySelector("p").textContent = words ?? "";
+  if (words && text.textContent !== words) text.textContent = words; // a screen reader says it once
 }
 
 function inWords(names) {
@@ -64,7 +74,7 @@ function inWords(names) {
 }
 
 function offer(names) {
-  const items = names.slice(0, 8).map((name, index) => {
+  const items = names.slice(0, 7).map((name, index) => {
     const item = document.createElement("li");
     const button = document.createElement("button");
     const image = document.createElement("img");
@@ -107,8 +117,8 @@ shelf.addEventListener("added", ({ detail: pictures }) => {
 
 shelf.addEventListener("changed", ({ detail: picture }) => {
   grid.change(picture);
-  if (picture.status === "done" && $("server").dataset.state === "down") meet();
-  if (picture.code === "server_unavailable" && picture.status === "failed" && model) serverIs("down", "Server not reachable");
+  const up = $("server").dataset.state === "up";
+  if (picture.status === "done" ? !up : up && picture.code === "server_unavailable") meet();
   if (picture === open) show(picture);
   else refresh();
   report(picture);
@@ -169,7 +179,8 @@ function refresh() {
   const many = pictures.length > 1;
   document.body.dataset.view = pictures.length === 0 ? "welcome" : open ? "stage" : "grid";
   $("welcome").hidden = pictures.length > 0;
-  $("work").hidden = $("panel").hidden = pictures.length === 0;
+  $("work").hidden = pictures.length === 0;
+  $("panel").hidden = pictures.length === 0 || open?.status === "failed";
   $("stage").hidden = $("instances").hidden = !open;
   $("grid").hidden = $("totals").hidden = Boolean(open);
   $("to-grid").hidden = $("turn").hidden = !many || !open;
@@ -189,11 +200,13 @@ function refreshProgress() {
 }
 
 function refreshStage() {
-  const { name, status, problem, width, height } = open;
+  const { name, status, problem, code, width, height } = open;
   $("title").textContent = status === "done" ? `${name}, ${width} × ${height}` : name;
   $("stage").dataset.status = status;
   $("failure").hidden = status !== "failed";
+  $("failure").querySelector("h2").textContent = TITLES[code] ?? "That did not work";
   $("failure").querySelector("p").textContent = problem ?? "";
+  $("failure").querySelector("button").hidden = code === "not_a_picture" || code === "too_large";
   const words = status === "done" ? summaryOf(open) : status;
   $("stage").querySelector("canvas").setAttribute("aria-label", `${name}. ${words}`);
 }

@@ -2,15 +2,17 @@
 
 import { Refused, askInstances } from "./api.js";
 import { shapesOf } from "./shapes.js";
+import { upright } from "./upright.js";
 
 const AT_ONCE = 2;
 const TRIES = 6; // when the server has too much to do
 
 /**
- * Pictures and what became of them. Fires `added`, `changed` (detail: the picture) and `emptied`.
+ * Pictures and what became of them. Fires `added` and `changed` (detail: pictures, a picture) and `emptied`.
  *
- * A picture has id, name, file, url, status ("waiting", "working", "done", "failed"), problem (a sentence, or null),
- * and once it is done width, height, instances, model, server and roundTrip in milliseconds.
+ * A picture has id, name, file, seen (what is shown: the file or an upright copy), url (of that), status ("waiting",
+ * "working", "done", "failed"), problem (a sentence, or null) with its code, and once it is done width, height,
+ * instances, model, server and roundTrip in milliseconds.
  */
 export class Shelf extends EventTarget {
   pictures = [];
@@ -22,8 +24,9 @@ export class Shelf extends EventTarget {
   /** Put files on the shelf; those that can be seen to be no picture, or too large, fail at once. */
   add(files) {
     const pictures = [...files].map((file) => {
-      const picture = { id: ++this.#ids, name: file.name, file, url: URL.createObjectURL(file), status: "waiting" };
-      return Object.assign(picture, { problem: null, instances: [] });
+      const url = URL.createObjectURL(file);
+      const picture = { id: ++this.#ids, name: file.name, file, seen: file, url, status: "waiting" };
+      return Object.assign(picture, { problem: null, code: null, instances: [] });
     });
     this.pictures.push(...pictures);
     this.#tell("added", pictures);
@@ -65,13 +68,18 @@ export class Shelf extends EventTarget {
 
   async #segment(picture, signal) {
     picture.status = "working";
-    picture.problem = null;
+    picture.problem = picture.code = null;
     this.#changed(picture);
     try {
       if (picture.file.size > this.maxBytes) throw tooLarge(picture.file.size, this.maxBytes);
       const reply = await this.#ask(picture.file, signal);
       const { model, height, width, milliseconds, roundTrip } = reply;
-      const instances = await shapesOf(reply);
+      const [instances, seen] = await Promise.all([shapesOf(reply), upright(picture.file, reply)]);
+      if (signal.aborted) return;
+      if (seen !== picture.file) {
+        URL.revokeObjectURL(picture.url);
+        Object.assign(picture, { seen, url: URL.createObjectURL(seen) });
+      }
       Object.assign(picture, { model, height, width, instances, server: milliseconds.server, roundTrip });
       picture.status = "done";
     } catch (error) {
@@ -105,7 +113,7 @@ export class Shelf extends EventTarget {
 
 /** Bytes in words. */
 export function sizeOf(bytes) {
-  return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
+  return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KB` : `${Number((bytes / 2 ** 20).toFixed(1))} MB`;
 }
 
 function tooLarge(bytes, limit) {

@@ -3,6 +3,9 @@
 import { above, colourOf, paint } from "./draw.js";
 import { instanceAt } from "./shapes.js";
 
+const MARGIN = 12; // pixels around the picture
+const LARGEST = 3; // screen pixels for one of the picture
+
 /** The stage. Fires `pointed` (detail: the instance under the pointer, or null) and `picked` (clicked or tapped). */
 export class Stage extends EventTarget {
   #root;
@@ -65,8 +68,8 @@ export class Stage extends EventTarget {
     area.textContent = `${instance.area.toLocaleString("en")} px, ${share < 0.1 ? "<0.1" : share.toFixed(1)} %`;
     this.#tip.style.setProperty("--colour", colourOf(instance));
     const scale = this.#canvas.clientWidth / width;
-    const x = at?.x ?? ((instance.box.x1 + instance.box.x2) / 2) * scale;
-    const y = at?.y ?? ((instance.box.y1 + instance.box.y2) / 2) * scale;
+    const x = at?.x ?? instance.box.x1 * scale - 14;
+    const y = at?.y ?? instance.box.y2 * scale - 8;
     const left = this.#canvas.offsetLeft + x;
     const fits = left + 18 + this.#tip.offsetWidth < this.#root.clientWidth;
     const top = Math.min(this.#canvas.offsetTop + y + 16, this.#root.clientHeight - this.#tip.offsetHeight - 8);
@@ -89,11 +92,12 @@ export class Stage extends EventTarget {
     if (event.pointerType !== "touch") this.describe(instance, { x: event.offsetX, y: event.offsetY });
   }
 
-  // As large as the room allows, but no pixel of the picture more than three of the screen's.
+  // As large as the room allows.
   #fit() {
     const { naturalWidth: width, naturalHeight: height } = this.#image;
     if (!this.#picture || !width || !height) return;
-    const scale = Math.min(this.#root.clientWidth / width, this.#root.clientHeight / height, 3);
+    const room = (side) => Math.max(1, side - 2 * MARGIN);
+    const scale = Math.min(room(this.#root.clientWidth) / width, room(this.#root.clientHeight) / height, LARGEST);
     const style = { width: `${Math.round(width * scale)}px`, height: `${Math.round(height * scale)}px` };
     Object.assign(this.#image.style, style);
     Object.assign(this.#canvas.style, style);
