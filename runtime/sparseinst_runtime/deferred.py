@@ -7,6 +7,7 @@ long within milliseconds, and answers the others one after the other, each when 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseinst_runtime.backlog import Backlog, BacklogFullError
-from sparseinst_runtime.metrics import REFUSED, Metrics
+from sparseinst_runtime.metrics import REFUSED, REQUEST, WAIT, Metrics
 from sparseinst_runtime.triton import Arrays, cancelled, response
 
 FINAL = 1  # TRITONSERVER_RESPONSE_COMPLETE_FINAL: the one answer to a request, and its last
 
 
 class _Deferred(NamedTuple):
-    """A request that was let in: its inputs, ours to keep, and where its answer goes."""
+    """A request that was let in: its inputs, ours to keep, where its answer goes, and when it came."""
 
     inputs: dict[str, NDArray[Any]]
     sender: Any
     request_id: str
+    came: float  # by time.perf_counter()
 
 
 class Deferred:
@@ -53,8 +55,9 @@ class Deferred:
             sender = request.get_response_sender()
             pictures = max(map(len, inputs.values()), default=1)
             patience = request.timeout() / 1e6 or None  # microseconds; 0 where the client names none
+            entry = _Deferred(inputs, sender, request.request_id(), time.perf_counter())
             try:
-                self._backlog.put(_Deferred(inputs, sender, request.request_id()), pictures, patience)
+                self._backlog.put(entry, pictures, patience)
             except BacklogFullError as error:
                 self._metrics.count(REFUSED)
                 refusal = self._pb_utils.TritonError(str(error), self._pb_utils.TritonError.UNAVAILABLE)
@@ -67,10 +70,12 @@ class Deferred:
 
     def _worker(self, answer: Callable[[Arrays], Arrays]) -> Callable[[_Deferred], None]:
         def work(request: _Deferred) -> None:
+            self._metrics.observe(WAIT, time.perf_counter() - request.came)
             if request.sender.is_cancelled():
                 said = cancelled(self._pb_utils, self._metrics)
             else:
                 said = response(self._pb_utils, answer, lambda: request.inputs, self._metrics, request.request_id)
             request.sender.send(said, flags=FINAL)
+            self._metrics.observe(REQUEST, time.perf_counter() - request.came)
 
         return work

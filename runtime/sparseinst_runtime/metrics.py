@@ -64,6 +64,9 @@ MASKS = Histogram("sparseinst_mask_seconds", "Time from one picture's mask maps 
 INSTANCES = Histogram(
     "sparseinst_picture_instances", "Instances found in one picture", (0, 1, 2, 3, 5, 10, 20, 50, 100)
 )
+WAIT = Histogram("sparseinst_wait_seconds", "Time a request waited in the model's own queue", SECONDS)
+REQUEST = Histogram("sparseinst_request_seconds", "Time from a request's arrival in the model to its answer", SECONDS)
+QUEUED = (WAIT, REQUEST)  # of a model that queues by itself
 HEARTBEAT = "sparseinst_worker_heartbeat_timestamp_seconds"
 
 

@@ -15,7 +15,7 @@ from sparseinst_runtime.decode import decode_letterboxed
 from sparseinst_runtime.deferred import Deferred
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.masks import segment
-from sparseinst_runtime.metrics import DECODE, INSTANCES, MASKS, Metrics
+from sparseinst_runtime.metrics import DECODE, INSTANCES, MASKS, QUEUED, Metrics
 from sparseinst_runtime.openvino_engine import Engine
 from sparseinst_runtime.triton import (
     Arrays,
@@ -37,7 +37,7 @@ class TritonPythonModel:
         engine = Engine(arguments)
         cv2.setNumThreads(engine.threads)
         # One more thread than the engine computes pictures at a time: it decodes the next while those compute.
-        metrics = Metrics(pb_utils, args, DECODE, MASKS, INSTANCES)
+        metrics = Metrics(pb_utils, args, DECODE, MASKS, INSTANCES, *QUEUED)
         answers = [Pipeline(arguments, engine, metrics).answer for _ in range(engine.streams + 1)]
         self.deferred = Deferred(pb_utils, answers, arguments.number("longest_wait_ms") / 1000, metrics)
 

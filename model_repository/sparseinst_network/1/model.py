@@ -7,7 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from sparseinst_runtime.deferred import Deferred
-from sparseinst_runtime.metrics import Metrics
+from sparseinst_runtime.metrics import QUEUED, Metrics
 from sparseinst_runtime.openvino_engine import Engine
 from sparseinst_runtime.triton import ModelArguments
 
@@ -22,7 +22,7 @@ class TritonPythonModel:
         arguments.check(inputs=[contract.input], outputs=contract.outputs)
         engine = Engine(arguments)
         requests = [engine.request() for _ in range(engine.streams)]
-        metrics = Metrics(pb_utils, args)
+        metrics = Metrics(pb_utils, args, *QUEUED)
         self.deferred = Deferred(pb_utils, requests, arguments.number("longest_wait_ms") / 1000, metrics)
 
     def execute(self, requests: list[Any]) -> None:
