@@ -9,6 +9,7 @@ shift
 exec unshare --mount --pid --fork --kill-child bash -euc '
   root=$1
   shift
+  cat /etc/hosts >"$root/etc/hosts" # a runtime brings its own
   mount --bind "$root" "$root"
   mount -o remount,bind,ro "$root"
   mount -t proc proc "$root/proc"
