@@ -6,6 +6,7 @@ longer than the one before. This one knows its own pace and says no in time, so 
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 BUSY = "the server is busy"  # how the sentence of a refusal begins; clients know it by that
+ALWAYS = 4  # pictures that may wait however long they take: an engine that is slow is kept busy, too
 NEW_PACE = 0.2  # weight of the newest pace in the average: a few pictures are enough to follow, one is no trend
 
 
@@ -60,9 +62,10 @@ class Backlog(Generic[T]):
         Raises:
             BacklogFullError: other work waits, and takes longer than that.
         """
-        longest = self._longest_wait if patience is None else min(patience, self._longest_wait)
         with self._lock:
             ahead, wait = self._waiting, self._waiting * self._pace
+            longest = self._longest_wait if ahead >= ALWAYS else math.inf
+            longest = longest if patience is None else min(patience, longest)
             if wait > longest:
                 raise BacklogFullError(
                     f"{BUSY}: {ahead} pictures wait, about {wait:.1f} s of work, and a request may wait "
