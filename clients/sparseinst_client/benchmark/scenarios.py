@@ -1,10 +1,11 @@
-"""What can be measured: three scenarios in the manner of MLPerf Inference by our own generator, three by perf_analyzer.
+"""What can be measured: three scenarios in the manner of MLPerf Inference and overload by us, three by perf_analyzer.
 
 | scenario | load | figure |
 |---|---|---|
 | single-stream | one caller | 90th percentile of latency |
 | server | Poisson arrivals, open loop | highest rate at which 99 % of all requests are answered within the bound |
 | offline | many requests under way, always | pictures per second |
+| overload | Poisson arrivals, three times what it can do | seconds until it is itself again |
 | concurrency | perf_analyzer, 1, 2, 4 ... requests under way | throughput against latency |
 | rate | perf_analyzer, Poisson arrivals | latency at given rates |
 | search | perf_analyzer, Poisson arrivals | highest rate whose 99th percentile keeps the bound |
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from rich.progress import Progress
 
-from sparseinst_client.benchmark import perf_analyzer
+from sparseinst_client.benchmark import overload, perf_analyzer
 from sparseinst_client.benchmark.levels import IN_FLIGHT, RATE, Level, from_load
 from sparseinst_client.benchmark.load import Load, closed_loop, open_loop, poisson_arrivals
 from sparseinst_client.benchmark.search import highest_rate
@@ -29,7 +30,7 @@ from sparseinst_client.benchmark.server import difference, read_stages
 from sparseinst_client.benchmark.workload import Sample
 from sparseinst_client.client import Client
 
-NAMES = ("single-stream", "offline", "server", "concurrency", "rate", "search")
+NAMES = ("single-stream", "offline", "server", "concurrency", "rate", "search", "overload")
 WITH_PERF_ANALYZER = {"concurrency", "rate", "search"}
 
 
@@ -94,6 +95,7 @@ class Benchmark:
             "concurrency": self._concurrency,
             "rate": self._rate,
             "search": lambda: self._search("search", self._perf_analyzer_level),
+            "overload": self._overload,
         }
         scenarios[scenario]()
 
@@ -115,6 +117,16 @@ class Benchmark:
             rates = [round(share * known, 1) for share in (0.25, 0.5, 0.75, 0.9)]
         for rate in rates:
             self._perf_analyzer_level("rate", rate, RATE)
+
+    def _overload(self) -> None:
+        capacity = self._capacity()
+        due = overload.arrivals(capacity, self.seconds)
+        task = self.progress.add_task(f"overload, {capacity:.4g} pictures/s and three times that", total=len(due))
+        load = open_loop(self.url, self.samples, due, self.callers, lambda: self.progress.advance(task))
+        self.progress.remove_task(task)
+        for level in overload.phases(load, capacity, self.seconds, self.protocol):
+            self._add(level)
+        self.found["overload"] = overload.recovery(load, self.seconds)
 
     def _search(self, scenario: str, measure: Callable[[str, float, str], Level]) -> None:
         def holds(rate: float) -> bool:

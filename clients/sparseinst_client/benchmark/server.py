@@ -1,7 +1,8 @@
 """What Triton says of itself: the time that each model took, the sizes of its batches, and how it is configured.
 
 Triton counts sums since its start; two readings and their difference tell about the time between. So nobody else may
-use the server meanwhile.
+use the server meanwhile. Of a model that answers later than it hands back Triton's request, as under the CPU presets,
+Triton knows no times; there are none here, either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient import grpc, http
 
 ENSEMBLE = "sparseinst"
+ANSWERS_LATER = "longest_wait_ms"  # a parameter of models that queue requests themselves, and answer from threads
 
 
 class ServerFactsError(RuntimeError):
@@ -59,14 +61,16 @@ class Stage:
 
 
 def read_stages(url: str) -> dict[str, Stage]:
-    """Triton's counters of every model that has answered so far, by model name.
+    """Triton's counters of every model that has answered so far and whose time they tell, by model name.
 
     Raises:
         tritonclient.utils.InferenceServerException: no server answers at the URL.
     """
     with _client(url) as client:
         answer = _plain(client.get_inference_statistics())
-    return {model["name"]: _stage(model) for model in answer.get("model_stats", [])}
+        models = {model["name"]: model for model in answer.get("model_stats", [])}
+        told = [name for name in models if ANSWERS_LATER not in _config(client, name).get("parameters", {})]
+    return {name: _stage(models[name]) for name in told}
 
 
 def difference(before: Mapping[str, Stage], after: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -94,15 +98,16 @@ def read_facts(url: str) -> dict[str, str]:
             "set `response_cache { enable: false }` in config.pbtxt and load the model again"
         )
     facts = {"server": f"{server['name']} {server['version']}"}
-    facts |= {name: _describe(config) for name, config in models.items() if name != ENSEMBLE}
-    return facts
+    return facts | {name: _describe(config) for name, config in models.items() if name != ENSEMBLE or not steps}
 
 
 def _describe(config: Mapping[str, Any]) -> str:
     """Engine, instances, batching and queue of one model."""
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     words = [config.get("backend") or config.get("platform") or "unknown backend"]
-    words += [f"{name} {parameters[name]}" for name in ("graph", "hint", "threads", "precision") if name in parameters]
+    words += [
+        f"{name} {parameters[name]}" for name in ("graph", "streams", "precision", ANSWERS_LATER) if name in parameters
+    ]
     instances = [
         f"{int(group.get('count', 1))} x {group.get('kind', 'KIND_AUTO').removeprefix('KIND_')}"
         for group in config.get("instance_group", [])
