@@ -150,19 +150,24 @@ def expressions():
 
 @needs_promtool
 def test_scaling_queries_give_milliseconds_and_per_cent(tmp_path):
-    """Two pods: 10 pictures/s each that wait 30 ms and 90 ms; GPUs at 50% and 100%. The canary is not counted."""
+    """Two pods with 10 pictures/s each, and a canary that does not count.
+
+    Pictures wait 30 ms in Triton, and in the second pod 60 ms in a Python model besides. The GPUs are at 50% and 100%.
+    """
     rules = [{"record": name, "expr": expression} for name, expression in expressions()]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "scaling", "rules": rules}]}))
     series = []
-    for pod, wait, load in (("7d9-a", 30_000, 0.5), ("7d9-b", 90_000, 1), ("canary-7d9-a", 10**9, 0)):
+    for pod, wait, python_wait, load in (("7d9-a", 30, None, 0.5), ("7d9-b", 30, 60, 1), ("canary-7d9-a", 999, 999, 0)):
         labels = f'namespace="serving",pod="r-sparseinst-{pod}"'
         for name, model, each_second in (
-            ("nv_inference_queue_duration_us", "sparseinst_preprocess", wait * 10 // 2),
-            ("nv_inference_queue_duration_us", "sparseinst_network", wait * 10 // 2),
+            ("nv_inference_queue_duration_us", "sparseinst_preprocess", wait * 5000),
+            ("nv_inference_queue_duration_us", "sparseinst_network", wait * 5000),
+            ("sparseinst_wait_seconds_sum", "sparseinst", python_wait and python_wait * 0.01),
             ("nv_inference_request_success", "sparseinst_network", 10),
             ("nv_inference_request_success", "sparseinst", 10),
         ):
-            series.append({"series": f'{name}{{{labels},model="{model}"}}', "values": f"0+{each_second * 15}x20"})
+            if each_second is not None:  # a pod without Python queues has no such series
+                series.append({"series": f'{name}{{{labels},model="{model}"}}', "values": f"0+{each_second * 15}x20"})
         series.append({"series": f'nv_gpu_utilization{{{labels},gpu_uuid="{pod}"}}', "values": f"{load}+0x20"})
     wanted = {
         "sparseinst_queue_milliseconds": {"r-sparseinst-7d9-a": 30, "r-sparseinst-7d9-b": 90},
