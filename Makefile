@@ -17,7 +17,7 @@ export WEB_PORT ?= 8080
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-deploy serve web train export bench bench-settings bench-peers fuzz audit sbom clean
+.PHONY: help setup demo test lint check-deploy serve web train export bench soak bench-settings bench-peers fuzz audit sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -62,6 +62,11 @@ export: ## turn weights into ONNX and a model repository; without ARGS it shows 
 bench: ## measure the served model under load: latency, throughput, the highest rate that holds
 	@ci/setup.sh serve
 	@ci/bench.sh $(ARGS)
+
+soak: ## ten minutes of load, and whether memory or descriptors creep up; two hours: ARGS="--minutes 120"
+	@ci/setup.sh serve
+	@ci/repository.sh
+	@.venv-serve/bin/python ci/soak.py $(ARGS)
 
 bench-settings: ## measure batching settings with a stand-in for a GPU's engine
 	@ci/setup.sh serve
