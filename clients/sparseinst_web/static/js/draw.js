@@ -31,7 +31,7 @@ export function paint(context, instances, { scale, unit, masks, outlines, labels
   for (const instance of largestFirst) {
     const bright = instance === chosen;
     context.globalAlpha = chosen && !bright ? 0.35 : 1;
-    if (masks || bright) fill(context, instance, bright ? 0.6 : 0.42);
+    if (masks || bright) fill(context, instance, bright ? 0.52 : 0.42);
     if (outlines || bright) stroke(context, instance, ((bright ? 3 : 2) * unit) / scale, unit / scale);
   }
   context.restore();

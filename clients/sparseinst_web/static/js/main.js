@@ -49,7 +49,8 @@ async function meet() {
   shelf.maxBytes = model.max_bytes;
   serverIs("up", "Server ready");
   alarm(null);
-  $("model").textContent = `${model.name} · ${model.classes.length} classes`;
+  $("name").textContent = model.name;
+  $("classes").textContent = ` · ${model.classes.length} ${model.classes.length === 1 ? "class" : "classes"}`;
   $("finds").textContent = `The model finds ${inWords(model.classes)}.`;
   $("most").textContent = `, up to ${sizeOf(model.max_bytes)}`;
   panel.start(model);

@@ -108,7 +108,8 @@ export function extent(ends, height) {
  * @param {Uint32Array} ends from `parse`.
  * @param {number} height of the picture.
  * @param {{x1: number, y1: number, x2: number, y2: number}} box the part, in pixel edges.
- * @param {number} step 1 paints every pixel; n takes the middle one of each n by n.
+ * @param {number} step 1 paints every pixel; n takes the middle one of each n by n, at the far
+ *   borders the last one.
  * @returns {{pixels: Uint8Array, columns: number, rows: number}} 0 and 1, column after column.
  */
 export function raster(ends, height, box, step = 1) {
@@ -119,7 +120,10 @@ export function raster(ends, height, box, step = 1) {
   let run = 0;
   for (let column = 0; column < columns; column++) {
     const top = Math.min(box.x1 + column * step + half, box.x2 - 1) * height;
-    const row = (offset) => Math.min(rows, Math.max(0, Math.ceil((offset - top - box.y1 - half) / step)));
+    const row = (offset) => { // the first row of the raster that is taken from this row of the picture, or a later one
+      if (offset >= top + box.y2) return rows;
+      return Math.min(rows - 1, Math.max(0, Math.ceil((offset - top - box.y1 - half) / step)));
+    };
     while (ends[run] <= top) run++;
     for (let r = run; r < ends.length; r++) {
       const begin = r === 0 ? 0 : ends[r - 1];

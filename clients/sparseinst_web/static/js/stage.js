@@ -13,6 +13,7 @@ export class Stage extends EventTarget {
   #canvas;
   #tip;
   #picture = null;
+  #url;
   #view = { threshold: 0, masks: true, outlines: true, labels: true };
   #chosen = null;
   #frame = 0;
@@ -32,7 +33,8 @@ export class Stage extends EventTarget {
 
   /** Show a picture of the shelf, or none. */
   show(picture) {
-    if (picture?.url !== this.#picture?.url) {
+    if (picture?.url !== this.#url) {
+      this.#url = picture?.url;
       this.#image.classList.remove("ready");
       this.#image.src = picture?.url ?? "";
       this.#image.alt = "";
