@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from urllib.request import urlopen
 
 import numpy as np
 import psutil
@@ -49,12 +51,12 @@ class Load:
         surprises: everything else that was raised.
     """
 
-    def __init__(self, url: str, expected: Expected, callers: int = 4, timeout: float = 10.0, **options) -> None:
+    def __init__(self, url: str, expected: Expected, callers: int = 4, timeout: float = 10.0, retries: int = 0) -> None:
         self.answered = 0
         self.wrong: list[str] = []
         self.failures: Counter[str] = Counter()
         self.surprises: list[BaseException] = []
-        self._url, self._expected, self._options = url, expected, {"timeout": timeout} | options
+        self._url, self._expected, self._options = url, expected, {"timeout": timeout, "retries": retries}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._threads = [threading.Thread(target=self._ask, name=f"caller {i}", daemon=True) for i in range(callers)]
 
@@ -90,6 +92,19 @@ class Load:
                         with self._lock:
                             self.answered += right
                             self.wrong += [] if right else [threading.current_thread().name]
+
+
+def answered(http_url: str) -> int:
+    """How many requests for `sparseinst` Triton has answered with a result so far."""
+    with urlopen(f"{http_url}/v2/models/sparseinst/stats", timeout=10) as reply:
+        return json.load(reply)["model_stats"][0]["inference_stats"]["success"]["count"]
+
+
+def metric(metrics_url: str, name: str) -> float:
+    """A metric's sum over all its labels."""
+    with urlopen(metrics_url, timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}[{{ ]", line))
 
 
 def triton_under(pid: int) -> psutil.Process:
@@ -155,14 +170,20 @@ class Supervised:
 
 
 @contextmanager
-def supervised(python: Path, repository: Path, *arguments: str) -> Iterator[Supervised]:
-    """A server on free ports under its supervisor, as `make serve` starts it."""
+def supervised(python: Path, repository: Path, *arguments: str, command: Sequence[str] = ()) -> Iterator[Supervised]:
+    """A server on free ports under its supervisor, as `make serve` starts it, or as another command does."""
     ports = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
-    command = [str(python), "-m", "sparseinst_server", f"--repository={repository}", *ports, *arguments]
+    start = command or [str(python), "-m", "sparseinst_server"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        [*start, f"--repository={repository}", *ports, *arguments], stdout=pipe, stderr=pipe, text=True
+    ) as process:
         try:
             yield Supervised(process)
         finally:
+            with suppress(ValueError, psutil.NoSuchProcess):
+                triton = triton_under(process.pid)
+                process.terminate()
+                triton.kill()  # stopping in good order is test_lifecycle's; with a dead stub it takes all of its grace
             process.terminate()
             process.wait(60)
