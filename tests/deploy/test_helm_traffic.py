@@ -13,6 +13,7 @@ from chart import (
     PROMTOOL,
     ROOT,
     deployment,
+    flags,
     needs_helm,
     needs_promtool,
     objects,
@@ -196,6 +197,16 @@ def test_scaling_queries_give_milliseconds_and_per_cent(tmp_path):
         [PROMTOOL, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_rules_and_dashboard_travel_with_the_chart_and_find_their_quantiles():
+    rules = only("PrometheusRule", "--values", EVERYTHING)["spec"]
+    assert rules == yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text())
+    (dashboard,) = [each for each in objects("ConfigMap", "--values", EVERYTHING) if "sparseinst.json" in each["data"]]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"]["sparseinst.json"].strip() == (ROOT / "deploy/grafana/sparseinst.json").read_text().strip()
+    assert "nv_inference_request_summary_us" in str(rules)
+    assert flags(triton(deployment()["spec"]["template"]))["metrics-config"] == "summary_latencies=true"
 
 
 def test_prometheus_scrapes_every_pod_whatever_its_state():

@@ -320,7 +320,7 @@ resources:
 - --metrics-port=8002
 - --metrics-interval-ms={{ mul .metricsIntervalSeconds 1000 }}
 - --allow-gpu-metrics={{ $.Values.gpu.enabled }}
-- --metrics-config=histogram_latencies=true
+- --metrics-config=summary_latencies=true  # the quantiles that rules and dashboard ask for
 - --log-format=ISO8601
 - --log-verbose={{ .logVerbose }}
 {{- if .grpcMaxConnectionAgeSeconds }}
