@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sparseinst_client.benchmark.perf_analyzer import PerfAnalyzerError, find
-from sparseinst_export.layout import NETWORK, find_template
+from sparseinst_export.layout import FRONT, NETWORK, find_template
 from sparseinst_export.repository import assemble
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.files import atomic_write
@@ -27,12 +30,14 @@ from sparseinst_server import TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXED_MS, EACH_MS, LARGEST = 12.0, 3.0, 8
+AHEAD = 2  # batches that an instance has at the GPU at once, as Triton's TensorRT backend: one computes, one waits
 IN_FLIGHT = (1, 4, 8, 16, 32)
 CONTRACT = Contract(("thing",), (1,), input_size=(32, 32), max_instances=1, max_batch_size=LARGEST)
 STAND_IN = """
 instance_group [ { kind: KIND_CPU count: %(instances)d } ]
 parameters { key: "fixed_ms" value { string_value: "%(fixed)s" } }
 parameters { key: "each_ms" value { string_value: "%(each)s" } }
+parameters { key: "ahead" value { string_value: "%(ahead)d" } }
 %(batching)s
 """
 BATCHING = {
@@ -50,21 +55,35 @@ def ideal(in_flight: int) -> float:
     return 1000 * batch / (FIXED_MS + EACH_MS * batch)
 
 
-def measure(batching: str, instances: int, seconds: float) -> dict[int, float]:
-    """Pictures a second by requests under way."""
+@contextmanager
+def stand_in(batching: str, instances: int, *options: str) -> Iterator[str]:
+    """A server with the stand-in as its network, in the ensembles of a GPU; gives its gRPC URL.
+
+    Args:
+        batching: lines of the network's configuration.
+        instances: of it.
+        *options: more of Triton's own.
+    """
     with tempfile.TemporaryDirectory(prefix="sparseinst-settings-") as scratch:
         folder = Path(scratch)
         (folder / "contract.json").write_text(CONTRACT.to_json())
         (folder / "model.onnx").write_bytes(b"no graph: the stand-in computes nothing")
         models = assemble(find_template(), folder / "model.onnx", folder / "contract.json", folder / "models")
+        shutil.rmtree(models / FRONT / "configs")  # as on a GPU: the ensemble
         network = models / NETWORK
         (network / "1" / "model.py").write_bytes((ROOT / "ci" / "stand_in" / "model.py").read_bytes())
         config = network / "configs" / "cpu.pbtxt"
-        tensors = config.read_text().split("# hint, threads")[0]  # name, backend, batch, inputs and outputs
-        values = {"instances": instances, "batching": batching, "fixed": FIXED_MS, "each": EACH_MS}
+        tensors = config.read_text().split("# The file beside model.py")[0]  # name, backend, batch, inputs and outputs
+        values = {"instances": instances, "batching": batching, "fixed": FIXED_MS, "each": EACH_MS, "ahead": AHEAD}
         config.write_text(tensors + STAND_IN % values)
-        with TritonServer(models) as server:
-            return {count: _level(server.grpc_url, count, seconds, folder) for count in IN_FLIGHT}
+        with TritonServer(models, options=options) as server:
+            yield server.grpc_url
+
+
+def measure(batching: str, instances: int, seconds: float) -> dict[int, float]:
+    """Pictures a second by requests under way."""
+    with stand_in(batching, instances) as url, tempfile.TemporaryDirectory() as scratch:
+        return {count: _level(url, count, seconds, Path(scratch)) for count in IN_FLIGHT}
 
 
 def _level(url: str, in_flight: int, seconds: float, folder: Path) -> float:

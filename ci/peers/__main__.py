@@ -84,13 +84,13 @@ def contenders(model: Model, concurrency: int) -> list[Contender]:
     mine: dict[str, Any] = {"ours": True, "same_weights": True}
     chosen = [
         Contender("served, 1 client", served, "cpu", about="Triton, gRPC, JPEG in and run lengths out", **mine),
-        Contender(f"served, {concurrency} clients", served, "cpu", concurrency, **mine),
+        Contender(f"served, {concurrency} clients", served, "cpu-throughput", concurrency, **mine),
         Contender("our engine in process", engine, about="the same steps without a server", **mine),
     ]
     if model.int8 is not None:
         chosen += [
             Contender("served int8, 1 client", served, "cpu-int8", **mine),
-            Contender(f"served int8, {concurrency} clients", served, "cpu-int8", concurrency, **mine),
+            Contender(f"served int8, {concurrency} clients", served, "cpu-int8-throughput", concurrency, **mine),
             Contender("our engine in process, int8", engine_int8, **mine),
         ]
     return [

@@ -1,13 +1,17 @@
 """A stand-in for an engine on a GPU: it takes the time of one and computes nothing.
 
-A batch of n takes `fixed_ms + n * each_ms`. Instances share one GPU, so one batch runs at a time: a lock on a file that
-all of them open, whose holder sleeps.
+A batch of n takes `fixed_ms + n * each_ms`. As with Triton's TensorRT backend an instance hands a batch to the GPU and
+is free for the next while that computes; it waits only where `ahead` of its batches are at the GPU already. Instances
+share one GPU, which does one batch at a time: when it is free next is a number in a file that all of them map.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import queue
+import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import triton_python_backend_utils as pb_utils
 from sparseinst_runtime.contract import Contract
 
 DTYPES = {"FP32": np.float32, "INT32": np.int32, "UINT8": np.uint8}
+FINAL = 1  # TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class TritonPythonModel:
@@ -26,18 +31,44 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the time profile from the configuration."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self.fixed, self.each = (float(parameters[name]["string_value"]) / 1e3 for name in ("fixed_ms", "each_ms"))
+        number = {name: float(value["string_value"]) for name, value in parameters.items() if name != "contract"}
+        self.fixed, self.each = number["fixed_ms"] / 1e3, number["each_ms"] / 1e3
         folder = Path(args["model_repository"], args["model_version"])
         self.contract = Contract.load(folder / "contract.json")
-        self.gpu = (folder / "model.py").open("rb")
+        self.gpu = (folder / "gpu").open("a+b", buffering=0)
+        self.room = threading.Semaphore(int(number["ahead"]))
+        self.batches: queue.SimpleQueue[tuple[float, list[Any]] | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self.answer, daemon=True)
+        self.thread.start()
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer a batch after its time."""
-        pictures = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
+    def execute(self, requests: list[Any]) -> None:
+        """Give a batch to the GPU."""
+        sizes = [pb_utils.get_input_tensor_by_name(request, "image").shape()[0] for request in requests]
+        self.room.acquire()
+        end = self.reserve(self.fixed + self.each * sum(sizes))
+        senders = [request.get_response_sender() for request in requests]
+        self.batches.put((end, list(zip(senders, sizes, strict=True))))
+
+    def reserve(self, seconds: float) -> float:
+        """Take the GPU for so long, from when it is free; gives the time of the end."""
         fcntl.flock(self.gpu, fcntl.LOCK_EX)
-        time.sleep(self.fixed + self.each * sum(map(len, pictures)))
+        self.gpu.seek(0)
+        free = struct.unpack("d", self.gpu.read(8) or bytes(8))[0]
+        end = max(free, time.monotonic()) + seconds  # one clock for all processes of a machine
+        self.gpu.truncate(0)
+        self.gpu.write(struct.pack("d", end))
         fcntl.flock(self.gpu, fcntl.LOCK_UN)
-        return [pb_utils.InferenceResponse(self.nothing(len(picture))) for picture in pictures]
+        return end
+
+    def answer(self) -> None:
+        """Send each batch's answers when it is done."""
+        while (batch := self.batches.get()) is not None:
+            end, entries = batch
+            time.sleep(max(0.0, end - time.monotonic()))
+            self.room.release()
+            for sender, size in entries:
+                sender.send(pb_utils.InferenceResponse(self.nothing(size)), flags=FINAL)
+            del batch, entries, sender
 
     def nothing(self, batch: int) -> list[Any]:
         """The contract's outputs, all zero."""
@@ -45,3 +76,8 @@ class TritonPythonModel:
             pb_utils.Tensor(spec.name, np.zeros((batch, *spec.shape), DTYPES[spec.dtype]))
             for spec in self.contract.outputs
         ]
+
+    def finalize(self) -> None:
+        """Send what is left."""
+        self.batches.put(None)
+        self.thread.join()
