@@ -8,8 +8,8 @@ ensemble        preprocess, network and postprocess, as on a GPU
 two steps       network and postprocess: the client decodes and letterboxes, and that time is counted
 engine          OpenVINO alone in this program, letterboxed pixels in: what all of it is compared with
 
-Serves build/model_repository (`make bench` fills it) or another one of ours. One caller at a time for latency, eight for
-throughput.
+Serves build/model_repository (`make bench` fills it) or another one of ours. One caller at a time for latency, eight
+for throughput.
 """
 
 from __future__ import annotations
