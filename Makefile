@@ -2,7 +2,8 @@
 #
 #   ARGS     arguments of train, export, test and bench:  make train ARGS="--recipe compact --annotations ..."
 #   MODEL    folder with model.onnx and contract.json that demo, serve and bench serve
-#   PRESET   which of its engines: cpu, or cpu-int8 where the folder has model.int8.onnx
+#   PRESET   which of its engines: cpu, or cpu-int8 where the folder has model.int8.onnx; cpu-throughput and
+#            cpu-int8-throughput for many clients at once
 #   PICTURE  what demo segments
 #   HTTP_PORT, GRPC_PORT, METRICS_PORT   of serve; 0 takes a free one
 #   WEB_PORT of the page that web serves; SPARSEINST_URL names a server for it, in place of one of its own

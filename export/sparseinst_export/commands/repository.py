@@ -20,8 +20,8 @@ Fill the project's model repository with an exported network, or add one to a re
   sparseinst-export repository --roll-back DIR             serve the version before; --roll-forward: the newest again
 
 Engines and the presets (Triton's --model-config-name) that serve them:
-  --onnx   model.onnx        cpu (OpenVINO), onnxruntime (Triton's own backend; not run by our tests)
-  --int8   model.int8.onnx   cpu-int8 (OpenVINO)
+  --onnx   model.onnx        cpu, cpu-throughput (OpenVINO), onnxruntime (Triton's own backend; not run by our tests)
+  --int8   model.int8.onnx   cpu-int8, cpu-int8-throughput (OpenVINO)
   --plan   model.plan        tensorrt, also without a name (not verified on a GPU)
 
 A plan runs on the GPU and the TensorRT version it was built with: build it inside the image that serves it. For
