@@ -24,6 +24,9 @@ from sparseinst_client.client import Client
 from sparseinst_client.errors import Overloaded, SparseInstError
 
 TIMEOUT = 30.0  # seconds that a request may take before it counts as failed
+BACK_OFF = (
+    0.05  # seconds that a caller who was turned away waits in a closed loop; asking at once would be a load of its own
+)
 MESSAGES = 5  # different failures that are kept in words
 
 # (n-th request of the level, seconds since its start) -> when it is due, or None when there is no more to send.
@@ -123,7 +126,10 @@ def open_loop(
 def closed_loop(
     url: str, samples: Sequence[Sample], callers: int, seconds: float, on_done: Callable[[], None] = lambda: None
 ) -> Load:
-    """Keep so many requests under way, for so many seconds; those under way at the end are finished and counted."""
+    """Keep so many requests under way, for so many seconds; those under way at the end are finished and counted.
+
+    A caller who is turned away comes back after BACK_OFF.
+    """
 
     def schedule(_n: int, now: float) -> float | None:
         return 0.0 if now < seconds else None
@@ -223,5 +229,7 @@ def _requests(level: _Level, client: Client) -> Iterator[_Row]:
             outcome = Outcome.FAILED
             level.note(str(error))
         done = level.now()
+        if outcome == Outcome.REJECTED and not level.open_:
+            level.stop.wait(BACK_OFF)
         level.on_done()
         yield number, due if level.open_ else sent, sent, done, outcome
