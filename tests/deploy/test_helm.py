@@ -182,6 +182,16 @@ def test_what_is_served_rolls_the_pods(setting):
     assert deployment("--set", setting)["spec"]["template"] != deployment()["spec"]["template"]
 
 
+def test_a_new_version_of_the_chart_alone_leaves_the_pods_alone(tmp_path):
+    newer = tmp_path / "sparseinst"
+    shutil.copytree(CHART, newer)
+    about = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(about.replace("\nversion: 0.1.0", "\nversion: 0.2.0"))
+    before, after = deployment(), deployment(chart=newer)
+    assert after["metadata"]["labels"]["helm.sh/chart"] == "sparseinst-0.2.0"
+    assert before["spec"]["template"] == after["spec"]["template"]
+
+
 def test_what_only_the_traffic_changes_leaves_the_pods_alone():
     one, ten = (deployment("--values", EVERYTHING, "--set", f"canary.weight={weight}") for weight in (1, 10))
     assert one["spec"]["template"] == ten["spec"]["template"]

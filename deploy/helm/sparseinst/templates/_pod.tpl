@@ -11,12 +11,12 @@ this node by the TensorRT of the image that serves it), then Triton serves that.
 metadata:
   annotations:
     # A change of what the containers run rolls the pods.
-    checksum/scripts: {{ include (print $root.Template.BasePath "/scripts.yaml") $root | sha256sum }}
+    checksum/scripts: {{ include "sparseinst.scripts" $root | sha256sum }}
     {{- with .podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  labels:
-    {{- include "sparseinst.labels" $root | nindent 4 }}
+  labels:  # not the chart's version: pods that stay the same need no roll-out
+    {{- include "sparseinst.selector" $root | nindent 4 }}
     sparseinst/track: {{ $.track }}
     sparseinst/model: {{ $.model | quote }}
     {{- with .podLabels }}
@@ -202,6 +202,14 @@ spec:
         defaultMode: 0440
     {{- end }}
 {{- end -}}
+{{- end }}
+
+{{/* What the containers run, by file name. */}}
+{{- define "sparseinst.scripts" -}}
+{{- range list "repository.sh" "serve.sh" "probe.py" }}
+{{ . }}: |
+  {{- $.Files.Get (printf "files/%s" .) | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Rights, resources and environment of every container that runs the server's image. */}}
