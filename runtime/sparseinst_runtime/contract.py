@@ -146,7 +146,7 @@ class Contract:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # of digits or brackets without end, too
             raise ContractError(f"{source} is not JSON ({error}); wanted the contract that export wrote") from error
         if not isinstance(raw, dict):
             raise ContractError(f"{source} holds a {type(raw).__name__}; wanted a JSON object")
