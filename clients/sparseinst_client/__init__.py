@@ -1,29 +1,36 @@
 """Python client of a SparseInst server: pictures in, instances out, over gRPC or HTTP.
 
-Client and errors; `sparseinst_client.draw` paints overlays, `sparseinst_client.cli` is the command line.
+Client, AsyncClient and errors; `sparseinst_client.draw` paints overlays, `sparseinst_client.cli` is the command line.
 """
 
-from sparseinst_client.client import Client, Health
+from sparseinst_client.aio import AsyncClient
+from sparseinst_client.client import Client
+from sparseinst_client.core import Health
 from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
+    NotAllowed,
     NotServed,
     Overloaded,
     ReplyError,
     ServerFailed,
     ServerUnavailable,
+    SharedMemoryRefused,
     SparseInstError,
 )
 
 __all__ = [
+    "AsyncClient",
     "BadRequest",
     "Client",
     "DeadlineExceeded",
     "Health",
+    "NotAllowed",
     "NotServed",
     "Overloaded",
     "ReplyError",
     "ServerFailed",
     "ServerUnavailable",
+    "SharedMemoryRefused",
     "SparseInstError",
 ]

@@ -1,4 +1,4 @@
-"""The client: pictures in, Instances out, whatever the protocol.
+"""The client: pictures in, Instances out, whatever the protocol. `AsyncClient` is its twin for asyncio.
 
     with Client("grpc://127.0.0.1:8001") as client:
         instances = client.segment("picture.jpg")
@@ -9,75 +9,57 @@ The class names come from the server, with the contract of the model that it ser
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from sparseinst_client.errors import ReplyError, SparseInstError
+from sparseinst_client.agreement import agree
+from sparseinst_client.core import (
+    GREY,
+    ClientSettings,
+    Health,
+    OnError,
+    check_batch,
+    check_size,
+    check_stream,
+    optional_inputs,
+    picture_tensor,
+    seconds,
+)
+from sparseinst_client.errors import BadRequest, DeadlineExceeded, SparseInstError
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
-from sparseinst_client.retry import RETRIES, Attempts, persist
-from sparseinst_client.transport import connect
-from sparseinst_runtime.contract import Contract, ContractError
+from sparseinst_client.retry import Attempts, persist
+from sparseinst_client.shared_memory import Region, Regions, forgotten, refused
+from sparseinst_client.stream import in_order
+from sparseinst_client.transport import Stop, connect
+from sparseinst_client.wire import Call
+from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
 
+_T = TypeVar("_T")
+_GOODBYE = 2.0  # seconds for the server to forget shared memory, when the client closes
 
-@dataclass(frozen=True)
-class Health:
-    """What a server says of itself and what a real picture through it says.
 
-    Attributes:
-        server: its name and version, "triton 2.51.0".
-        model: the model that was asked for.
-        ready: what the server claims about itself and the model.
-        answers: whether a picture sent through the model came back with a valid reply. This is the one to trust: a
-            Triton whose Python backend died goes on to claim that it is ready.
-        seconds: how long that took.
-        problem: why there is no answer, else empty.
+class Client(ClientSettings):
+    """A connection to one model of one server; threads may share it.
+
+    `ClientSettings` tells of the arguments. A client can be pickled: the copy has its settings, headers among them, and
+    opens connections of its own.
     """
 
-    server: str
-    model: str
-    ready: bool
-    answers: bool
-    seconds: float
-    problem: str = ""
-
-
-class Client:
-    """A connection to one model of one server.
-
-    Over gRPC threads may share a client; over HTTP each thread needs its own.
-
-    Args:
-        url: `grpc://host:port` or `http://host:port`.
-        timeout: seconds that one call may take in all, unless the call says otherwise.
-        model: the ensemble that takes encoded pictures.
-        retries: how often a call asks again, within its timeout, where the server is away or overloaded; 0 for never.
-            The pauses grow from a tenth of a second to two seconds, so 20 outlast a server's restart.
-
-    Raises:
-        ValueError, TypeError: a wrong argument; nothing is sent before the first call.
-    """
-
-    def __init__(self, url: str, *, timeout: float = 30.0, model: str = "sparseinst", retries: int = RETRIES) -> None:
-        self._timeout = _seconds(timeout)
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"retries is {retries!r}; wanted a number of further attempts, 0 for none")
-        if retries < 0:
-            raise ValueError(f"retries is {retries!r}; wanted 0 or more further attempts")
-        self._retries = retries
-        if not isinstance(model, str) or not model:
-            raise ValueError(f"model is {model!r}; wanted the name of an ensemble, such as 'sparseinst'")
-        self._model = model
-        self._transport = connect(url)
-        self._contract: Contract | None = None
-        self._closed = threading.Event()
+    def _open(self) -> None:
+        self._transport = connect(self._address)
+        self._regions = Regions() if self._shares else None
+        self._slots = threading.BoundedSemaphore(self._concurrency)
+        self._stop = Stop()
+        self._streams: weakref.WeakSet[Stop] = weakref.WeakSet()
 
     def __enter__(self) -> Client:
         return self
@@ -88,10 +70,15 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; later calls raise RuntimeError."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._transport.close()
+        """Close the connection; calls under way end with ServerUnavailable, later ones raise RuntimeError."""
+        if self._stop.is_set():
+            return
+        for stop in (self._stop, *self._streams):
+            stop.set()
+        for region in self._regions.clear() if self._regions is not None else ():
+            with suppress(SparseInstError):  # the memory is gone from this side; the server may be gone, too
+                self._transport.ask(self._transport.wire.unshare(region), _GOODBYE)
+        self._transport.close()
 
     def segment(
         self,
@@ -112,7 +99,8 @@ class Client:
         Raises:
             ValueError, TypeError, OSError: an argument is wrong or the file cannot be read; nothing was sent.
             BadRequest: the server refused the picture or a value, in its own words.
-            ServerUnavailable, DeadlineExceeded, Overloaded, ServerFailed, ReplyError: as their names say.
+            ServerUnavailable, DeadlineExceeded, Overloaded, NotAllowed, SharedMemoryRefused, ServerFailed, ReplyError:
+                as their names say.
         """
         return self.segment_batch(
             [image], score_threshold=score_threshold, max_instances=max_instances, timeout=timeout
@@ -130,7 +118,7 @@ class Client:
 
         Args:
             images: at most `contract().max_batch_size` pictures. One bad picture fails the request, and the message
-                says which one it is.
+                says which one it is; `stream` keeps the others.
             score_threshold: for all pictures.
             max_instances: for each picture.
             timeout: seconds for the whole call.
@@ -138,17 +126,78 @@ class Client:
         Returns:
             One Instances for each picture, in order.
         """
-        deadline = time.monotonic() + self._limit(timeout)
-        options = _optional_inputs(len(images), score_threshold, max_instances)
-        return self._segment(images, options, Attempts(self._retries, deadline))
+        check_batch(images)
+        options = optional_inputs(len(images), score_threshold, max_instances)
+        attempts = Attempts(self._retries, time.monotonic() + self._limit(timeout))
+        return self._segment(images, options, attempts, self._stop)
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[Picture],
+        *,
+        in_flight: int = ...,
+        on_error: Literal["raise"] = ...,
+        score_threshold: float | None = ...,
+        max_instances: int | None = ...,
+        timeout: float | None = ...,
+    ) -> Iterator[Instances]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[Picture],
+        *,
+        in_flight: int = ...,
+        on_error: Literal["yield"],
+        score_threshold: float | None = ...,
+        max_instances: int | None = ...,
+        timeout: float | None = ...,
+    ) -> Iterator[Instances | Exception]: ...
+
+    def stream(
+        self,
+        images: Iterable[Picture],
+        *,
+        in_flight: int = 8,
+        on_error: OnError = "raise",
+        score_threshold: float | None = None,
+        max_instances: int | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Any]:
+        """The instances of any number of pictures, one after the other in their order, several under way at a time.
+
+        Args:
+            images: the source; no more than `in_flight` pictures are taken from it ahead of the results.
+            in_flight: pictures under way at a time, at most; no more than the client's `concurrency`.
+            on_error: "raise" ends the stream with the first picture that fails; "yield" gives its error in its place,
+                an exception among the Instances, and goes on. An error of the source itself always ends the stream,
+                after the pictures before it.
+            score_threshold: for all pictures.
+            max_instances: for each picture.
+            timeout: seconds for each picture.
+
+        Returns:
+            An iterator. Closing it, as leaving a `for` loop does, ends the calls under way.
+        """
+        check_stream(in_flight, self._concurrency, on_error)
+        options = optional_inputs(1, score_threshold, max_instances)
+        limit, stop = self._limit(timeout), Stop()
+        self._streams.add(stop)
+
+        def segment(image: Picture) -> Instances:
+            self._limit(None)
+            return self._segment([image], options, Attempts(self._retries, time.monotonic() + limit), stop)[0]
+
+        return in_order(segment, images, in_flight, on_error, stop)
 
     def contract(self, *, timeout: float | None = None) -> Contract:
         """The contract of the model that is served: classes, sizes, thresholds. Asked for once, then remembered.
 
         Raises:
-            ReplyError: the model's configuration holds no valid contract.
+            ReplyError: the model's configuration holds no valid contract, or other tensors than this client's.
         """
-        return self._agreed(Attempts(self._retries, time.monotonic() + self._limit(timeout)))
+        return self._agreed(Attempts(self._retries, time.monotonic() + self._limit(timeout)), self._stop)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -161,78 +210,82 @@ class Client:
         Raises:
             ServerUnavailable, DeadlineExceeded: nobody answers.
         """
-        return self._transport.ready(self._model, self._limit(timeout))
+        attempts, wire = Attempts(0, time.monotonic() + self._limit(timeout)), self._transport.wire
+        return self._ask(wire.server_ready(), attempts) and self._ask(wire.model_ready(self._model), attempts)
 
     def health(self, *, timeout: float | None = None) -> Health:
-        """Ask the server how it is and send a small grey picture all the way through.
+        """Ask the server how it is and send a small grey picture all the way through, without retries.
 
         Raises:
             ServerUnavailable, DeadlineExceeded: nobody answers. A server that answers without serving the model is
                 not an error here: see `Health.answers`.
         """
         limit = self._limit(timeout)
-        server, ready = self._transport.server(limit), self._transport.ready(self._model, limit)
+        server = self._ask(self._transport.wire.server(), Attempts(0, time.monotonic() + limit))
+        ready = self.ready(timeout=limit)
         start, problem = time.monotonic(), ""
         try:
-            self._segment([np.full((32, 32, 3), 128, np.uint8)], {}, Attempts(0, start + limit))
+            self._segment([GREY], {}, Attempts(0, start + limit), self._stop)
         except SparseInstError as error:
             problem = str(error)
         return Health(server, self._model, ready, not problem, time.monotonic() - start, problem)
 
     def _segment(
-        self, images: Sequence[Picture], options: Mapping[str, np.ndarray], attempts: Attempts
+        self, images: Sequence[Picture], options: Mapping[str, np.ndarray], attempts: Attempts, stop: Stop
     ) -> list[Instances]:
-        if isinstance(images, (str, bytes, np.ndarray)):
-            raise TypeError(f"images is one {type(images).__name__}; wanted a list of pictures, or use segment()")
         if not images:
             return []
-        contract = self._agreed(attempts)
-        if len(images) > contract.max_batch_size:
-            raise ValueError(f"{len(images)} pictures in one request; wanted at most {contract.max_batch_size}")
+        contract = self._agreed(attempts, stop)
+        check_size(len(images), contract)
         data = [encoded(image) for image in images]
-        inputs = {**options, "image": np.array(data, dtype=np.object_)[:, None]}
-        tensors = persist(lambda left: self._transport.infer(self._model, inputs, left), attempts, self._closed)
+        pictures, wire = picture_tensor(data), self._transport.wire
+        if self._regions is None:
+            call = wire.infer(self._model, {**options, "image": pictures})
+            tensors = persist(lambda left: self._infer(call, left, stop), attempts, stop)
+        else:
+            with self._regions.lend(pictures) as (region, shared):
+                call = wire.infer(self._model, {**options, "image": shared})
+                tensors = persist(lambda left: self._infer_shared(call, left, stop, region), attempts, stop)
         return read_reply(tensors, [display_size(picture) for picture in data], contract)
 
-    def _agreed(self, attempts: Attempts) -> Contract:
-        if self._contract is None:
-            parameters = persist(lambda left: self._transport.parameters(self._model, left), attempts, self._closed)
-            text = parameters.get("contract")
-            if text is None:
-                where = f"the configuration of {self._model!r} at {self._transport.url}"
-                raise ReplyError(f"{where} holds no contract; assemble its repository with sparseinst-export")
+    def _infer(self, call: Call[_T], left: float, stop: Stop) -> _T:
+        with self._slot(left) as rest:
+            return self._transport.ask(call, rest, stop if stop is not self._stop else None)
+
+    def _infer_shared(self, call: Call[_T], left: float, stop: Stop, region: Region) -> _T:
+        if not region.registered:
             try:
-                self._contract = Contract.from_json(text, source=f"the contract from {self._transport.url}")
-            except ContractError as error:
-                raise ReplyError(str(error)) from error
+                self._transport.ask(self._transport.wire.share(region.name, region.key, region.size), left)
+            except SparseInstError as error:
+                raise refused(error, self._transport.url) from error
+            region.registered = True
+        try:
+            return self._infer(call, left, stop)
+        except BadRequest as error:
+            raise forgotten(error, region) from error
+
+    @contextmanager
+    def _slot(self, left: float) -> Iterator[float]:
+        """One of the places for calls under way; gives the seconds that are left."""
+        deadline = time.monotonic() + left
+        if not self._slots.acquire(timeout=left):
+            raise DeadlineExceeded(f"{self._concurrency} calls were under way (concurrency), none ended in {left:g} s")
+        try:
+            yield max(deadline - time.monotonic(), 1e-3)
+        finally:
+            self._slots.release()
+
+    def _agreed(self, attempts: Attempts, stop: Stop) -> Contract:
+        if self._contract is None:
+            call = self._transport.wire.served(self._model)
+            served = persist(lambda left: self._transport.ask(call, left), attempts, stop)
+            self._contract = agree(served, self._where)
         return self._contract
 
+    def _ask(self, call: Call[_T], attempts: Attempts) -> _T:
+        return persist(lambda left: self._transport.ask(call, left), attempts, self._stop)
+
     def _limit(self, timeout: float | None) -> float:
-        if self._closed.is_set():
+        if self._stop.is_set():
             raise RuntimeError("this client is closed; make a new one")
-        return self._timeout if timeout is None else _seconds(timeout)
-
-
-def _seconds(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}; wanted seconds")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"timeout is {timeout!r}; wanted seconds, more than 0")
-    return float(timeout)
-
-
-def _optional_inputs(batch: int, score_threshold: float | None, max_instances: int | None) -> dict[str, np.ndarray]:
-    inputs = {}
-    if score_threshold is not None:
-        if isinstance(score_threshold, bool) or not isinstance(score_threshold, (int, float, np.floating)):
-            raise TypeError(f"score_threshold is {score_threshold!r}; wanted a number in [0, 1]")
-        if not 0 <= score_threshold <= 1:  # NaN is in no interval
-            raise ValueError(f"score_threshold is {score_threshold!r}; wanted a number in [0, 1]")
-        inputs["score_threshold"] = np.full((batch, 1), score_threshold, np.float32)
-    if max_instances is not None:
-        if isinstance(max_instances, bool) or not isinstance(max_instances, (int, np.integer)):
-            raise TypeError(f"max_instances is {max_instances!r}; wanted an integer, at least 1")
-        if not 1 <= max_instances <= np.iinfo(np.int32).max:
-            raise ValueError(f"max_instances is {max_instances!r}; wanted at least 1, at most 2^31 - 1")
-        inputs["max_instances"] = np.full((batch, 1), max_instances, np.int32)
-    return inputs
+        return self._timeout if timeout is None else seconds(timeout)

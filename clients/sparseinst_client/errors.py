@@ -36,8 +36,16 @@ class BadRequest(SparseInstError):
     """The server refused this request, in the server's own words; the same request will be refused again."""
 
 
+class NotAllowed(SparseInstError):
+    """The server wants other headers, or a certificate, for this, or does not do it for anybody."""
+
+
 class ServerFailed(SparseInstError):
     """The server broke while it worked on the request; its log knows more."""
+
+
+class SharedMemoryRefused(SparseInstError):
+    """The server does not read pictures from memory that it shares with the client."""
 
 
 class ReplyError(SparseInstError):
@@ -50,9 +58,16 @@ _PREFIX = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] ?)+")
 # UNAVAILABLE of a server that is there and does not take more: Triton's queue is full, its limit passed, or ours did.
 _REFUSALS = ("queue size", "timeout expired", BUSY)
 
+# What gRPC on this side says of replies that are larger than our limit, or compressed.
+_NOT_TAKEN = ("client: received message larger than max", "compression algorithm")
+
+_MAX_SENTENCE = 2000  # characters: a stranger's message ends up in logs and on screens
+
 # HTTP statuses by the name of the gRPC code that means the same.
 _GRPC_NAME = {
     "400": "INVALID_ARGUMENT",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
     "404": "NOT_FOUND",
     "408": "DEADLINE_EXCEEDED",
     "413": "INVALID_ARGUMENT",
@@ -63,23 +78,23 @@ _GRPC_NAME = {
 }
 
 
-def from_status(status: str | None, message: str | None, url: str) -> SparseInstError:  # noqa: PLR0911 - one for each class
+def from_status(status: str, message: str | None, url: str) -> SparseInstError:  # noqa: PLR0911 - one for each class
     """The error for a status that came back in place of a result.
 
     Args:
-        status: "StatusCode.INVALID_ARGUMENT" as gRPC spells it, "400" as HTTP does; None when the client library
-            itself gave up on a reply.
-        message: the server's sentence.
+        status: "StatusCode.INVALID_ARGUMENT" as gRPC spells it, "400" as HTTP does.
+        message: the server's sentence, None where there is none.
         url: where the request went, for errors about the way there.
     """
-    name = (status or "").removeprefix("StatusCode.")
+    name = status.removeprefix("StatusCode.")
     name = _GRPC_NAME.get(name, name)
-    sentence = _PREFIX.sub("", message or "no reason given").strip()
-    if sentence.startswith("an exception occurred in the client"):  # tritonclient's words for a body that is no JSON
-        sentence = f"HTTP status {status} without a reason; is there a proxy in between?"
+    unexplained = f"status {status} without a reason; is there a proxy in between?"
+    sentence = _PREFIX.sub("", message or unexplained).strip()[:_MAX_SENTENCE]
     said = sentence.lower()
-    if not name:
-        return ReplyError(f"{url} sent a reply that cannot be read: {sentence}")
+    if any(words in said for words in _NOT_TAKEN):
+        return ReplyError(f"{url} sent a reply that this client does not take: {sentence}")
+    if name in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "protocol is restricted" in said:
+        return NotAllowed(f"{url} does not allow this, or wants other headers or a certificate: {sentence}")
     if name == "DEADLINE_EXCEEDED":
         return DeadlineExceeded(f"no reply from {url} in time: {sentence}")
     if name == "RESOURCE_EXHAUSTED" and "larger than max" in said:

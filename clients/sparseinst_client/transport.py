@@ -1,215 +1,170 @@
-"""The two ways to a Triton server, gRPC and HTTP, behind one small interface of named arrays.
+"""The ways of a blocking call to a Triton server: gRPC, and HTTP by way of an event loop in the background.
 
 Every call has a deadline in seconds that covers all of it, and raises nothing but SparseInstError for what a server,
-or the way to it, can cause.
+or the way to it, can cause. Threads may share a transport.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
-import gevent
+import grpc
 import numpy as np
-import tritonclient.grpc
-import tritonclient.http
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from sparseinst_client.errors import DeadlineExceeded, ReplyError, ServerUnavailable, from_status
-
-MAX_REPLY_BYTES = 64 * 2**20  # a batch of eight with a hundred ragged masks each stays well below
-
-# Pictures go out whatever their size: the server has the limits. The ping finds connections that a NAT dropped, and is
-# rare enough for a server's default patience (two pings without data). Where nobody listened, a channel tries again as
-# soon as our retries ask it to: gRPC's own pauses, of seconds, would let them fail without a look.
-_CHANNEL = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 2),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
+from sparseinst_client.address import Address
+from sparseinst_client.aio_transport import CHANNEL, AioHttpTransport, read_reply_bytes
+from sparseinst_client.errors import ServerUnavailable, from_status
+from sparseinst_client.wire import Call, Inputs, Wire
+from sparseinst_client.wire_grpc import GrpcWire
+from sparseinst_client.wire_http import HttpWire
 
 _T = TypeVar("_T")
 
 
+class Stop(threading.Event):
+    """Ends, once it is set, the calls that were made with it, from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock, self._cancels = threading.Lock(), dict[int, Callable[[], object]]()
+
+    def set(self) -> None:
+        """End the calls under way and the pauses between them."""
+        super().set()
+        with self._lock:
+            cancels = list(self._cancels.values())
+        for cancel in cancels:
+            cancel()
+
+    @contextmanager
+    def ends(self, cancel: Callable[[], object]) -> Iterator[None]:
+        """Call `cancel` when this is set before the block is left."""
+        with self._lock:
+            self._cancels[id(cancel)] = cancel
+        try:
+            if self.is_set():
+                cancel()
+            yield
+        finally:
+            with self._lock:
+                del self._cancels[id(cancel)]
+
+
 class Transport(Protocol):
-    """Calls to one server; `url` names it in messages."""
+    """Calls to one server; `url` names it in messages, `wire` spells the calls."""
 
     url: str
+    wire: Wire
 
-    def infer(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+    def ask(self, call: Call[_T], timeout: float, stop: Stop | None = None) -> _T:
+        """The answer to a call; `stop` ends it."""
+
+    def infer(self, model: str, inputs: Inputs, timeout: float) -> dict[str, np.ndarray]:
         """Run a model on arrays with a leading batch dimension; gives every output by its name."""
 
-    def parameters(self, model: str, timeout: float) -> dict[str, str]:
-        """The `parameters` of a model's configuration."""
-
-    def server(self, timeout: float) -> str:
-        """Name and version of the server, "triton 2.51.0"."""
-
-    def ready(self, model: str, timeout: float) -> bool:
-        """Whether server and model say that they are ready."""
-
     def close(self) -> None:
-        """Close the connection; the transport cannot be used afterwards."""
+        """Close the connections; calls under way end, and the transport cannot be used afterwards."""
 
 
-def connect(url: str) -> Transport:
-    """The transport for `grpc://host:port` or `http://host:port`; opens no connection yet.
+def connect(address: Address | str) -> Transport:
+    """The transport for an address; opens no connection yet.
 
     Raises:
-        ValueError: the address has another form.
+        ValueError, TypeError: the address has another form.
     """
-    wanted = "wanted grpc://host:port (Triton's default port: 8001) or http://host:port (8000)"
-    if not isinstance(url, str):
-        raise TypeError(f"url is {url!r}; {wanted}")
-    try:
-        parts = urlsplit(url)
-        complete = bool(parts.hostname) and parts.port is not None and "@" not in parts.netloc
-    except ValueError as error:
-        raise ValueError(f"url is {url!r} ({error}); {wanted}") from error
-    extra = parts.path.strip("/") or parts.query or parts.fragment
-    if parts.scheme not in {"grpc", "http"} or not complete or extra:
-        raise ValueError(f"url is {url!r}; {wanted}")
-    return (GrpcTransport if parts.scheme == "grpc" else HttpTransport)(f"{parts.scheme}://{parts.netloc}")
+    address = Address(address) if not isinstance(address, Address) else address
+    return GrpcTransport(address) if address.speaks_grpc else HttpTransport(address)
 
 
 class GrpcTransport:
-    """gRPC; threads may share it."""
+    """gRPC: one HTTP/2 connection for all threads."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client = tritonclient.grpc.InferenceServerClient(urlsplit(url).netloc, channel_args=_CHANNEL)
+    def __init__(self, address: Address) -> None:
+        self.url = address.url
+        self.wire: Wire = GrpcWire()
+        self._metadata = tuple((name.lower(), value) for name, value in address.headers.items())
+        if address.tls:
+            self._channel = grpc.secure_channel(address.netloc, address.grpc_credentials(), CHANNEL)
+        else:
+            self._channel = grpc.insecure_channel(address.netloc, CHANNEL)
 
-    def infer(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+    def ask(self, call: Call[_T], timeout: float, stop: Stop | None = None) -> _T:
+        """One unary call."""
+        method = self._channel.unary_unary(call.target)
+        try:
+            if stop is None:
+                data = method(call.body, timeout=timeout, metadata=self._metadata)
+            else:
+                data = _stoppable(method.future(call.body, timeout=timeout, metadata=self._metadata), stop)
+        except grpc.FutureCancelledError:
+            raise ServerUnavailable(f"the call to {self.url} was cancelled") from None
+        except grpc.RpcError as error:
+            raise from_status(str(error.code()), error.details(), self.url) from None
+        return read_reply_bytes(call, data, self.url)
+
+    def infer(self, model: str, inputs: Inputs, timeout: float) -> dict[str, np.ndarray]:
         """One ModelInfer call."""
-        tensors = _fill(tritonclient.grpc.InferInput, inputs)
-        result = self._ask(lambda: self._client.infer(model, tensors, client_timeout=timeout))
-        return _read(self.url, result, lambda: [output.name for output in result.get_response().outputs])
-
-    def parameters(self, model: str, timeout: float) -> dict[str, str]:
-        """From the model's configuration."""
-        reply = self._ask(lambda: self._client.get_model_config(model, client_timeout=timeout))
-        return {key: value.string_value for key, value in reply.config.parameters.items()}
-
-    def server(self, timeout: float) -> str:
-        """From the server's metadata."""
-        reply = self._ask(lambda: self._client.get_server_metadata(client_timeout=timeout))
-        return f"{reply.name} {reply.version}"
-
-    def ready(self, model: str, timeout: float) -> bool:
-        """The protocol's own readiness; a model whose backend died may still claim it."""
-        server_ready = self._ask(lambda: self._client.is_server_ready(client_timeout=timeout))
-        return bool(server_ready and self._ask(lambda: self._client.is_model_ready(model, client_timeout=timeout)))
+        return self.ask(self.wire.infer(model, inputs), timeout)
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
-
-    def _ask(self, call: Callable[[], _T]) -> _T:
-        try:
-            return call()
-        except InferenceServerException as error:
-            raise from_status(error.status(), error.message(), self.url) from None
+        self._channel.close()
 
 
 class HttpTransport:
-    """HTTP; belongs to the thread that made it, because the sockets underneath belong to that thread's event loop."""
+    """HTTP: connections are kept and shared by the threads."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._thread = threading.get_ident()
-        self._client = self._open()
+    def __init__(self, address: Address) -> None:
+        self.url = address.url
+        self.wire: Wire = HttpWire()
+        self._inner = AioHttpTransport(address)
 
-    def infer(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+    def ask(self, call: Call[_T], timeout: float, stop: Stop | None = None) -> _T:
+        """One exchange."""
+        return _run(self._inner.ask(call, timeout), stop)
+
+    def infer(self, model: str, inputs: Inputs, timeout: float) -> dict[str, np.ndarray]:
         """One POST, tensors in binary."""
-        tensors = _fill(tritonclient.http.InferInput, inputs)
-        result = self._ask(lambda: self._client.infer(model, tensors), timeout)
-        return _read(self.url, result, lambda: [output["name"] for output in result.get_response()["outputs"]])
-
-    def parameters(self, model: str, timeout: float) -> dict[str, str]:
-        """From the model's configuration."""
-        config = self._ask(lambda: self._client.get_model_config(model), timeout)
-        try:
-            return {key: str(value["string_value"]) for key, value in config.get("parameters", {}).items()}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ReplyError(f"{self.url} sent a configuration of {model!r} that cannot be read") from error
-
-    def server(self, timeout: float) -> str:
-        """From the server's metadata."""
-        reply = self._ask(self._client.get_server_metadata, timeout)
-        try:
-            return f"{reply['name']} {reply['version']}"
-        except (KeyError, TypeError) as error:
-            raise ReplyError(f"{self.url} does not say its name and version: is it a Triton server?") from error
-
-    def ready(self, model: str, timeout: float) -> bool:
-        """The protocol's own readiness; a model whose backend died may still claim it."""
-
-        def ask() -> bool:
-            return bool(self._client.is_server_ready() and self._client.is_model_ready(model))
-
-        return self._ask(ask, timeout)
+        return self.ask(self.wire.infer(model, inputs), timeout)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
-    def _open(self) -> Any:
-        # No time limit on the sockets: `_ask` limits the whole call, a server that drips bytes included.
-        netloc = urlsplit(self.url).netloc
-        return tritonclient.http.InferenceServerClient(netloc, connection_timeout=None, network_timeout=None)
-
-    def _ask(self, call: Callable[[], _T], timeout: float) -> _T:
-        if threading.get_ident() != self._thread:
-            raise RuntimeError(
-                "an HTTP client works in the thread that made it; make one for each thread, or use grpc://"
-            )
-        deadline = gevent.Timeout(timeout)
-        try:
-            with deadline:
-                return call()
-        except InferenceServerException as error:
-            raise from_status(error.status(), error.message(), self.url) from None
-        except gevent.Timeout as expired:
-            self._renew()
-            if expired is not deadline:
-                raise
-            raise DeadlineExceeded(f"no reply from {self.url} within {timeout:g} s") from None
-        except OSError as error:
-            self._renew()
-            raise ServerUnavailable(f"{self.url} cannot be reached: {error}") from error
-        except Exception as error:
-            # What is left is a reply that tritonclient choked on: not HTTP, not JSON, sizes that do not add up.
-            self._renew()
-            raise ReplyError(f"{self.url} sent a reply that cannot be read: {error}") from error
-        except BaseException:
-            self._renew()
-            raise
-
-    def _renew(self) -> None:
-        # A call that was cut off may leave its connection taken, and there is only one.
-        self._client.close()
-        self._client = self._open()
+        """Close the connections."""
+        _run(self._inner.close(), None)
 
 
-def _fill(tensor_type: Any, inputs: Mapping[str, np.ndarray]) -> list[Any]:
-    tensors = []
-    for name, array in inputs.items():
-        tensor = tensor_type(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        tensors.append(tensor)
-    return tensors
-
-
-def _read(url: str, result: Any, names: Callable[[], list[str]]) -> dict[str, np.ndarray]:
+def _stoppable(future: Any, stop: Stop | None) -> Any:
     try:
-        return {name: result.as_numpy(name) for name in names()}
-    except Exception as error:
-        # tritonclient trusts shapes, dtypes and sizes of a reply and fails in as many ways as they can be wrong.
-        raise ReplyError(f"{url} sent a reply whose tensors do not fit their own description: {error}") from error
+        if stop is None:
+            return future.result()
+        with stop.ends(future.cancel):
+            return future.result()
+    except BaseException:  # an interrupt, for one: nobody waits for the answer any more
+        future.cancel()
+        raise
+
+
+def _run(work: Coroutine[Any, Any, _T], stop: Stop | None) -> _T:
+    try:
+        result: _T = _stoppable(asyncio.run_coroutine_threadsafe(work, _background()), stop)
+    except asyncio.CancelledError:
+        raise ServerUnavailable("the call was cancelled") from None
+    return result
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_loops_lock = threading.Lock()
+
+
+def _background() -> asyncio.AbstractEventLoop:
+    """The event loop of this process for HTTP, in a thread of its own; a forked child starts another."""
+    with _loops_lock:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="sparseinst-http", daemon=True).start()
+        return loop

@@ -26,7 +26,8 @@ NOBODY = "grpc://127.0.0.1:9"  # the discard port: nothing listens there
         "grpc://:8001",
         "http://localhost:port",
         "http://localhost:99999",
-        "https://localhost:8000",
+        "https://localhost",
+        "ftp://localhost:8000",
         "http://localhost:8000/v2",
         "http://me:secret@localhost:8000",
     ],
@@ -202,20 +203,3 @@ def test_a_closed_client_says_so(scheme):
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.segment(b"x")
-
-
-def test_an_http_client_refuses_another_thread():
-    caught = []
-
-    def use(client):
-        try:
-            client.ready()
-        except RuntimeError as error:
-            caught.append(str(error))
-
-    with Client("http://127.0.0.1:9") as client:
-        thread = threading.Thread(target=use, args=(client,))
-        thread.start()
-        thread.join()
-    assert len(caught) == 1
-    assert "make one for each thread" in caught[0]

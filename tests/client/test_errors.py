@@ -7,6 +7,7 @@ import pytest
 from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
+    NotAllowed,
     NotServed,
     Overloaded,
     ReplyError,
@@ -35,7 +36,11 @@ from sparseinst_client.errors import (
         ("StatusCode.INTERNAL", "the server failed on this request", ServerFailed),
         ("500", "the server failed on this request", ServerFailed),
         ("418", "", ServerFailed),
-        (None, "cannot decode", ReplyError),
+        ("StatusCode.RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (9 vs. 8)", ReplyError),
+        ("StatusCode.UNAUTHENTICATED", "who are you?", NotAllowed),
+        ("401", "who are you?", NotAllowed),
+        ("403", "This API is restricted, expecting header 'key'", NotAllowed),
+        ("StatusCode.UNAVAILABLE", "This protocol is restricted, expecting header 'key'", NotAllowed),
     ],
 )
 def test_a_status_means_the_same_in_both_protocols(status, message, kind):
