@@ -116,18 +116,28 @@ def test_a_cpu_pod_asks_for_no_gpu():
     assert "nvidia" not in json.dumps(documents)
 
 
+SCHEMA_REFUSES = {
+    "replicas=0": "at '/replicas': minimum: got 0, want 1",
+    "presett=cpu": "additional properties 'presett' not allowed",
+    "preset=gpu": "at '/preset': value must be one of 'tensorrt'",
+    "image.digest=latest": "'latest' does not match pattern",
+    "model.objectStore.uri=/models": "'/models' does not match pattern",
+    "sharedMemory=lots": "'lots' does not match pattern",
+    "canary.weight=101": "at '/canary/weight': maximum: got 101, want 100",
+    "securityContext.runAsUser=0": "at '/securityContext/runAsUser': minimum: got 0, want 1",
+    "server.extraArgs={rm}": "'rm' does not match pattern",
+}
+
+
+def test_values_that_the_schema_does_not_know_are_refused_in_words():
+    ran = helm(*(word for setting in SCHEMA_REFUSES for word in ("--set", setting)))
+    assert ran.returncode != 0
+    assert not {setting for setting, words in SCHEMA_REFUSES.items() if words not in ran.stderr}, ran.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
-        ("presett=cpu", "additional properties 'presett' not allowed"),
-        ("preset=gpu", "at '/preset': value must be one of 'tensorrt'"),
-        ("image.digest=latest", "'latest' does not match pattern"),
-        ("model.objectStore.uri=/models", "'/models' does not match pattern"),
-        ("sharedMemory=lots", "'lots' does not match pattern"),
-        ("canary.weight=101", "at '/canary/weight': maximum: got 101, want 100"),
-        ("securityContext.runAsUser=0", "minimum: got 0, want 1"),
-        ("server.extraArgs={rm}", "'rm' does not match pattern"),
         ("terminationGracePeriodSeconds=30", "is 30; wanted at least 50: drainSeconds + server.exitTimeoutSeconds + 5"),
         ("gpu.enabled=false", "preset tensorrt needs a GPU"),
         ("progressDeadlineSeconds=600", "wanted more than engine.timeoutSeconds (1800)"),
@@ -140,7 +150,7 @@ def test_a_cpu_pod_asks_for_no_gpu():
         ("canary.enabled=true", "what is it to try?"),
     ],
 )
-def test_wrong_values_are_refused_in_words(setting, words):
+def test_values_that_do_not_go_together_are_refused_in_words(setting, words):
     ran = helm("--set", setting)
     assert ran.returncode != 0
     assert words in ran.stderr

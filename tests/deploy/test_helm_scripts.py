@@ -11,6 +11,7 @@ import pytest
 from chart import CHART, deployment, flags, needs_helm, triton
 
 from sparseinst_export.repository_check import repository_problems
+from sparseinst_server.doors import HEADER, SHUT
 
 FILES = CHART / "files"
 
@@ -104,6 +105,12 @@ def test_the_key_of_the_secret_is_taken_and_a_short_one_refused(root, tritonserv
     ran = run(root, "serve.sh", "trace", PATH=tritonserver)
     assert ran.returncode != 0
     assert "has 5 letters; wanted at least 16" in ran.stderr
+
+
+@needs_helm
+def test_the_chart_shuts_what_the_local_server_shuts_with_the_same_header():
+    assert set(triton(deployment()["spec"]["template"])["args"][0].split(",")) == set(SHUT)
+    assert f":{HEADER}=" in (FILES / "serve.sh").read_text()
 
 
 @needs_helm
