@@ -97,6 +97,7 @@ class Metrics:
         self._families: list[Any] = []
         self._counters: dict[tuple[str, str], Any] = {}
         self._histograms: dict[str, Any] = {}
+        self._heartbeat: Any = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._deliver, name="metrics", daemon=True)
         try:
@@ -129,6 +130,7 @@ class Metrics:
         # Now, because Triton's module is gone when the process ends (triton-inference-server/server#8662).
         self._counters.clear()
         self._histograms.clear()
+        self._heartbeat = None
         self._families.clear()
 
     def _register(self, family: Any, histograms: tuple[Histogram, ...]) -> None:
