@@ -112,6 +112,10 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
         got = f"a {name} picture" if name else f"data that starts with {bytes(data[:4]).hex(' ')} (hex)"
         sentence = f"got {got}; wanted {' or '.join(limits.formats)}; convert the picture to one of these"
         raise PictureError(sentence, "format")
+    most = _PIECES + len(data) // _BYTES_A_PIECE
+    scans, sizes = _walk_jpeg(data, most) if name == "JPEG" else (1, set())
+    if name == "PNG":
+        _walk_png(data, most)
     try:
         # The class itself, not Image.open: that one applies Pillow's global pixel limit, with a warning or an error.
         picture = _READERS[name](io.BytesIO(data))
@@ -129,15 +133,13 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
             f"{limits.max_pixels:,} in all are taken; scale it down before sending",
             "too_large",
         )
-    if name == "JPEG":
-        scans, sizes = _walk_jpeg(data)
-        if scans > limits.max_scans:
-            raise PictureError(
-                f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline",
-                "too_large",
-            )
-        if sizes - {picture.size}:  # a decoder might believe the other one
-            raise PictureError("the JPEG names two sizes in its header; save it anew")
+    if scans > limits.max_scans:
+        raise PictureError(
+            f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline",
+            "too_large",
+        )
+    if sizes - {picture.size}:  # a decoder might believe the other one
+        raise PictureError("the JPEG names two sizes in its header; save it anew")
     return picture, Header(name, width, height, _orientation(picture))
 
 
@@ -165,17 +167,46 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 (table B.1)
 
 
-def _walk_jpeg(data: bytes) -> tuple[int, set[tuple[int, int]]]:
-    """Scans of a JPEG and the (width, height) its frames announce, from marker to marker up to its end marker."""
-    scans, sizes, at = 0, set(), 2
+# A segment of a JPEG may be as short as four bytes, a chunk of a PNG as twelve, and each costs Pillow microseconds: a
+# file of nothing else would keep a core busy for a minute. Encoders cut into kilobytes.
+_PIECES = 1000
+_BYTES_A_PIECE = 256
+
+
+def _walk_jpeg(data: bytes, most: int) -> tuple[int, set[tuple[int, int]]]:
+    """Scans of a JPEG and the (width, height) its frames announce, from marker to marker up to its end marker.
+
+    Raises:
+        PictureError: more than so many segments; a byte between two that come before the pixels counts as one, too.
+    """
+    scans, sizes, pieces, at = 0, set(), 0, 2
     while (marker := _MARKER.search(data, at)) and (kind := data[marker.end() - 1]) != 0xD9:
         begin = marker.end()
+        pieces += 1 if scans else begin - 1 - at
+        _check_pieces("JPEG", pieces, most)
         scans += kind == 0xDA
         if kind in _FRAMES:  # length, bits a sample, height, width (B.2.2)
             height, width = (int.from_bytes(data[begin + i : begin + i + 2], "big") for i in (3, 5))
             sizes.add((width, height))
         at = begin + int.from_bytes(data[begin : begin + 2], "big")
     return scans, sizes
+
+
+def _walk_png(data: bytes, most: int) -> None:
+    """Raise PictureError for a PNG of more than so many chunks, or of two colour profiles: each takes milliseconds."""
+    pieces, profiles, at = 0, 0, 8
+    while (kind := data[at + 4 : at + 8]) and kind != b"IEND":
+        pieces += 1
+        profiles += kind == b"iCCP"
+        _check_pieces("PNG", pieces, most)
+        if profiles > 1:
+            raise PictureError("the PNG has two colour profiles; save it anew")
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+
+
+def _check_pieces(name: str, pieces: int, most: int) -> None:
+    if pieces > most:
+        raise PictureError(f"the {name} is cut into more than {most:,} pieces; save it anew", "too_large")
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
