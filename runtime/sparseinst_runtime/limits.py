@@ -38,7 +38,8 @@ class Limits:
         max_pixels: width times height, in pixels.
         max_side: width and height each, in pixels.
         max_scans: passes over the pixels in a JPEG. Progressive ones have about ten; each costs a pass over the whole
-            picture for as little as fifty bytes, so that a file of one megabyte could keep a core busy for minutes.
+            picture for as little as fifty bytes, so that a file of one megabyte could keep a core busy for minutes. Of
+            the largest pictures only 16 are taken.
         formats: the encodings taken, of JPEG, PNG and WEBP.
     """
 
@@ -133,9 +134,10 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
             f"{limits.max_pixels:,} in all are taken; scale it down before sending",
             "too_large",
         )
-    if scans > limits.max_scans:
+    most_scans = min(limits.max_scans, _PASSES * limits.max_pixels // max(width * height, 1))
+    if scans > most_scans:
         raise PictureError(
-            f"the JPEG has {scans} scans; at most {limits.max_scans} are taken; save it anew as baseline",
+            f"the JPEG has {scans} scans; at most {most_scans} are taken at its size; save it anew as baseline",
             "too_large",
         )
     if sizes - {picture.size}:  # a decoder might believe the other one
@@ -166,6 +168,9 @@ def _sniff(data: bytes) -> str:
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 (table B.1)
 
+
+# The largest picture may have so many scans; smaller ones have more, up to `max_scans`, for the same work in all.
+_PASSES = 16
 
 # A segment of a JPEG may be as short as four bytes, a chunk of a PNG as twelve, and each costs Pillow microseconds: a
 # file of nothing else would keep a core busy for a minute. Encoders cut into kilobytes.

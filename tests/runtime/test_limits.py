@@ -114,6 +114,16 @@ def test_jpeg_of_hundreds_of_scans_is_refused_in_words(encode, small):
         check_header(data[:-2] + last_scan * 500 + data[-2:])
 
 
+def test_the_larger_a_jpeg_the_fewer_scans_are_taken(encode, small):
+    data = encode(small, "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xc4") : -2]
+    forty = data[:-2] + last_scan * 30 + data[-2:]
+    assert check_header(data, Limits(max_pixels=24 * 40)).width == 40  # as progressive as encoders make them
+    assert check_header(forty, Limits(max_pixels=4 * 24 * 40)).width == 40
+    with pytest.raises(PictureError, match=r"has \d\d scans; at most 16 are taken at its size"):
+        check_header(forty, Limits(max_pixels=24 * 40))
+
+
 def test_what_only_looks_like_scans_is_not_counted(encode, small):
     plain = encode(small, "JPEG")
     comment = b"\xff\xfe" + struct.pack(">H", 2 + 2000) + b"\xff\xda" * 1000
