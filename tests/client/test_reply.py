@@ -135,6 +135,18 @@ def test_a_size_that_nobody_can_hold_costs_no_memory(reply, contract):
         tracemalloc.stop()
 
 
+def test_a_mask_longer_than_any_picture_needs_is_refused_unread(reply, contract):
+    reply["image_size"][0] = (5000, 10_000)  # as large as pictures may be: so many runs would not be too many for it
+    reply["masks"][0, 0] = b"1" * (5 * 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ReplyError, match="bytes of mask 0"):
+            read_reply(reply, [(5000, 10_000), None], contract)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 @given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=30))
 def test_run_lengths_are_those_of_pycocotools(rows):
     mask = np.array(rows, np.uint8)
