@@ -31,7 +31,7 @@ from sparseinst_client.core import (
     picture_tensor,
     seconds,
 )
-from sparseinst_client.errors import BadRequest, DeadlineExceeded, SparseInstError
+from sparseinst_client.errors import BadRequest, DeadlineExceeded, NotServed, SparseInstError
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.retry import Attempts
@@ -214,7 +214,7 @@ class AsyncClient(ClientSettings):
             region.registered = True
         try:
             return await self._infer(call, left)
-        except BadRequest as error:
+        except (BadRequest, NotServed) as error:
             raise forgotten(error, region) from error
 
     @asynccontextmanager

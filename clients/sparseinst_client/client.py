@@ -32,7 +32,7 @@ from sparseinst_client.core import (
     picture_tensor,
     seconds,
 )
-from sparseinst_client.errors import BadRequest, DeadlineExceeded, SparseInstError
+from sparseinst_client.errors import BadRequest, DeadlineExceeded, NotServed, SparseInstError
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.retry import Attempts, persist
@@ -261,7 +261,7 @@ class Client(ClientSettings):
             region.registered = True
         try:
             return self._infer(call, left, stop)
-        except BadRequest as error:
+        except (BadRequest, NotServed) as error:
             raise forgotten(error, region) from error
 
     @contextmanager

@@ -20,6 +20,7 @@ from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
     NotAllowed,
+    NotServed,
     ServerFailed,
     ServerUnavailable,
     SharedMemoryRefused,
@@ -40,7 +41,8 @@ class Region:
     """
 
     def __init__(self, size: int) -> None:
-        self.name, self.size, self.registered = f"sparseinst-{os.getpid()}-{secrets.token_hex(6)}", size, False
+        self.name = f"sparseinst-client-{os.getpid()}-{secrets.token_hex(6)}"
+        self.size, self.registered = size, False
         self._memory = SharedMemory(self.name, create=True, size=size)
         self.remove = weakref.finalize(self, _remove, self._memory, os.getpid())
 
@@ -117,8 +119,8 @@ def refused(error: SparseInstError, url: str) -> SparseInstError:
     return error
 
 
-def forgotten(error: BadRequest, region: Region) -> SparseInstError:
-    """What a refusal of a request means that lay in a region; a server that started anew knows none."""
+def forgotten(error: BadRequest | NotServed, region: Region) -> SparseInstError:
+    """What a refusal of a request means whose pictures lie in a region; a server that started anew knows none."""
     if "shared memory region" not in str(error).lower():
         return error
     region.registered = False
