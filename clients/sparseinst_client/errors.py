@@ -101,9 +101,9 @@ def from_status(status: str, message: str | None, url: str) -> SparseInstError: 
         return BadRequest(f"the message is too large: {sentence}; send smaller or fewer pictures")
     if name == "RESOURCE_EXHAUSTED" or (name == "UNAVAILABLE" and any(words in said for words in _REFUSALS)):
         return Overloaded(f"{url} has more requests than it can take ({sentence}); wait and try again")
-    if name == "NOT_FOUND":
+    if name == "NOT_FOUND" and "no available versions" not in said:  # that one is on its way up or down
         return NotServed(f"{url} does not serve this: {sentence}")
-    if name in {"UNAVAILABLE", "CANCELLED"}:
+    if name in {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}:
         return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}")
     if name in {"INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}:
         return BadRequest(sentence)

@@ -31,6 +31,7 @@ from sparseinst_client.errors import (
         ("StatusCode.UNAVAILABLE", "failed to connect to all addresses", ServerUnavailable),
         ("503", "upstream connect error", ServerUnavailable),
         ("404", "Request for unknown model: 'x' is not found", NotServed),
+        ("404", "Request for unknown model: 'x' has no available versions", ServerUnavailable),
         ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),
         ("504", "gateway timeout", DeadlineExceeded),
         ("StatusCode.INTERNAL", "the server failed on this request", ServerFailed),
