@@ -18,6 +18,7 @@ from sparseinst_client.errors import (
     SharedMemoryRefused,
     SparseInstError,
 )
+from sparseinst_runtime.instances import Instances
 
 __all__ = [
     "AsyncClient",
@@ -25,6 +26,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "Health",
+    "Instances",
     "NotAllowed",
     "NotServed",
     "Overloaded",

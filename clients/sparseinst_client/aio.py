@@ -66,7 +66,7 @@ class AsyncClient(ClientSettings):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; later calls raise RuntimeError."""
+        """Close the connection; calls under way end with ServerUnavailable, later ones raise RuntimeError."""
         if self._closed:
             return
         self._closed = True
@@ -194,11 +194,11 @@ class AsyncClient(ClientSettings):
         pictures, wire = picture_tensor(data), self._transport.wire
         if self._regions is None:
             call = wire.infer(self._model, {**options, "image": pictures})
-            tensors = await _persist(lambda left: self._infer(call, left), attempts)
+            tensors = await self._persist(lambda left: self._infer(call, left), attempts)
         else:
             with self._regions.lend(pictures) as (region, shared):
                 call = wire.infer(self._model, {**options, "image": shared})
-                tensors = await _persist(lambda left: self._infer_shared(call, left, region), attempts)
+                tensors = await self._persist(lambda left: self._infer_shared(call, left, region), attempts)
         return read_reply(tensors, [display_size(picture) for picture in data], contract)
 
     async def _infer(self, call: Call[_T], left: float) -> _T:
@@ -237,20 +237,21 @@ class AsyncClient(ClientSettings):
         return self._contract
 
     async def _ask(self, call: Call[_T], attempts: Attempts) -> _T:
-        return await _persist(lambda left: self._transport.ask(call, left), attempts)
+        return await self._persist(lambda left: self._transport.ask(call, left), attempts)
+
+    async def _persist(self, call: Callable[[float], Awaitable[_T]], attempts: Attempts) -> _T:
+        """As `retry.persist`."""
+        while True:
+            try:
+                return await call(attempts.left())
+            except SparseInstError as error:
+                pause = attempts.pause_after(error)
+                if self._closed:
+                    raise
+            await asyncio.sleep(pause)
 
     def _attempts(self, timeout: float | None, retries: int | None = None) -> Attempts:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
         limit = self._timeout if timeout is None else seconds(timeout)
         return Attempts(self._retries if retries is None else retries, time.monotonic() + limit)
-
-
-async def _persist(call: Callable[[float], Awaitable[_T]], attempts: Attempts) -> _T:
-    """As `retry.persist`."""
-    while True:
-        try:
-            return await call(attempts.left())
-        except SparseInstError as error:
-            pause = attempts.pause_after(error)
-        await asyncio.sleep(pause)

@@ -67,6 +67,7 @@ class AioGrpcTransport:
         self._metadata = tuple((name.lower(), value) for name, value in address.headers.items())
         self._credentials = address.grpc_credentials() if address.tls else None
         self._channel: grpc.aio.Channel | None = None
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, call: Call[_T], timeout: float) -> _T:
@@ -76,10 +77,15 @@ class AioGrpcTransport:
             data = await method(call.body, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise from_status(str(error.code()), error.details(), self.url) from None
+        except asyncio.CancelledError:
+            if self._closed:  # grpc.aio cancels what is under way, although nobody cancelled the task
+                raise ServerUnavailable(f"the connection to {self.url} was closed") from None
+            raise
         return read_reply_bytes(call, data, self.url)
 
     async def close(self) -> None:
         """Close the connection."""
+        self._closed = True
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -123,6 +124,7 @@ class HttpTransport:
         self.url = address.url
         self.wire: Wire = HttpWire()
         self._inner = AioHttpTransport(address)
+        weakref.finalize(self, _leave, self._inner)  # whoever does not close it
 
     def ask(self, call: Call[_T], timeout: float, stop: Stop | None = None) -> _T:
         """One exchange."""
@@ -156,6 +158,16 @@ def _run(work: Coroutine[Any, Any, _T], stop: Stop | None) -> _T:
     return result
 
 
+def _leave(inner: AioHttpTransport) -> None:
+    loop = _loops.get(os.getpid())
+    if loop is not None and loop.is_running():
+        closed = asyncio.run_coroutine_threadsafe(inner.close(), loop)
+        if threading.current_thread().name != _THREAD:  # a garbage collector runs anywhere
+            with suppress(Exception):
+                closed.result(1)
+
+
+_THREAD = "sparseinst-http"
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _loops_lock = threading.Lock()
 
@@ -166,5 +178,5 @@ def _background() -> asyncio.AbstractEventLoop:
         loop = _loops.get(os.getpid())
         if loop is None:
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="sparseinst-http", daemon=True).start()
+            threading.Thread(target=loop.run_forever, name=_THREAD, daemon=True).start()
         return loop

@@ -73,14 +73,14 @@ LIES = {
     "a_mask_of_another_size": {"masks": ("BYTES", [1, 1], strings(b"0PPl0"))},
     "a_mask_with_a_negative_run": {"masks": ("BYTES", [1, 1], strings(b"PP1OPP1"))},
     "a_mask_of_huge_runs": {"masks": ("BYTES", [1, 1], strings(b"oooooo7" * 100))},
-    "a_mask_without_end": {"masks": ("BYTES", [1, 1], strings(b"0" * (48 * MIB)))},
-    "a_mask_number_without_end": {"masks": ("BYTES", [1, 1], strings(b"o" * (48 * MIB)))},
+    "a_mask_without_end": {"masks": ("BYTES", [1, 1], strings(b"0" * (8 * MIB)))},
+    "a_mask_number_without_end": {"masks": ("BYTES", [1, 1], strings(b"o" * (8 * MIB)))},
     "no_mask": {"masks": ("BYTES", [1, 1], strings(b""))},
     "a_mask_of_no_digits": {"masks": ("BYTES", [1, 1], strings(b"\xff\x00"))},
     "a_string_of_four_gigabytes": {"masks": ("BYTES", [1, 1], b"\xff\xff\xff\xff0")},
     "strings_without_number": {"masks": ("BYTES", [1, 12 * MIB], strings(b"") * (12 * MIB))},
-    "more_strings_than_said": {"masks": ("BYTES", [1, 1], strings(b"") * (12 * MIB))},
-    "numbers_without_number": {"scores": ("FP32", [1, 12 * MIB], bytes(48 * MIB))},
+    "more_strings_than_said": {"masks": ("BYTES", [1, 1], strings(b"") * MIB)},
+    "numbers_without_number": {"scores": ("FP32", [1, MIB], bytes(4 * MIB))},
     "a_tensor_missing": {"masks": None},
     "a_thousand_tensors": {f"extra{number}": HONEST["count"] for number in range(1000)},
 }
@@ -167,7 +167,7 @@ def grpc_infer(model: str, size: int, context: grpc.ServicerContext) -> bytes:
     if model == "talks_without_end":
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "blah " * 1000)
     if model == "a_huge_reply":
-        return bytes(200 * MIB)
+        return bytes(80 * MIB)
     if model == "garbage":
         return b"\xff" * 1000
     if model == "a_bomb_of_descriptions":
@@ -181,7 +181,7 @@ def grpc_infer(model: str, size: int, context: grpc.ServicerContext) -> bytes:
         return service_pb2.ModelInferResponse(raw_output_contents=[b"x"]).SerializeToString()
     if model == "compressed":
         context.set_compression(grpc.Compression.Gzip)
-        return bytes(60 * MIB)
+        return bytes(4 * MIB)
     reply = service_pb2.ModelInferResponse(model_name=model)
     for name, (dtype, shape, data) in tensors(model).items():
         reply.outputs.add(name=name, datatype=dtype, shape=shape)
@@ -232,9 +232,9 @@ class HttpHandler(BaseHTTPRequestHandler):
         elif model == "talks_without_end":
             self.reply(json.dumps({"error": "blah " * 1000}).encode(), status=400)
         elif model == "a_huge_reply":
-            self.flood(200 * MIB, {"Content-Length": str(200 * MIB)})
+            self.flood(80 * MIB, {"Content-Length": str(80 * MIB)})
         elif model == "a_huge_refusal":
-            self.flood(200 * MIB, {"Content-Length": str(200 * MIB)}, status=400)
+            self.flood(80 * MIB, {"Content-Length": str(80 * MIB)}, status=400)
         elif model == "a_reply_without_end":
             self.flood(10_000 * MIB, {"Connection": "close"})
         elif model == "headers_without_end":

@@ -215,6 +215,18 @@ def test_closing_a_client_ends_the_calls_of_other_threads(url):
     assert len(caught) == 1
 
 
+def test_closing_an_asynchronous_client_ends_its_calls(url):
+    async def work():
+        client = AsyncClient(url, model="hangs", retries=9)
+        calls = [asyncio.ensure_future(client.segment(PICTURE, timeout=60)) for _ in range(2)]
+        while client._slots._value > 62:
+            await asyncio.sleep(0.01)
+        await client.close()
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+
+    assert {type(outcome) for outcome in asyncio.run(work())} == {ServerUnavailable}
+
+
 def test_leaving_a_stream_ends_its_calls(url):
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     start = time.monotonic()

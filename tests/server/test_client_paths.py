@@ -23,7 +23,7 @@ def pictures(expected):
 
 def test_threads_share_a_client(url, expected, pictures):
     with Client(url, concurrency=3) as client, ThreadPoolExecutor(8) as pool:
-        for picture, found in zip(pictures * 8, pool.map(client.segment, pictures * 8), strict=True):
+        for picture, found in zip(pictures * 4, pool.map(client.segment, pictures * 4), strict=True):
             assert same(found, expected[picture])
 
 
@@ -31,7 +31,7 @@ def test_a_stream_gives_results_in_order_and_takes_no_more_than_it_needs(url, ex
     taken, results = [], 0
 
     def source():
-        for number in range(20):
+        for number in range(12):
             taken.append(number)
             yield pictures[number % len(pictures)]
 
@@ -40,7 +40,7 @@ def test_a_stream_gives_results_in_order_and_takes_no_more_than_it_needs(url, ex
             assert same(found, expected[pictures[results % len(pictures)]])
             results += 1
             assert len(taken) <= results + 3
-    assert results == 20
+    assert results == 12
 
 
 def test_a_bad_picture_takes_its_own_place_in_a_stream_and_no_other(client, expected, pictures, tmp_path):
@@ -81,9 +81,9 @@ def test_asyncio_gives_the_same(url, expected, pictures):
         async with AsyncClient(url, concurrency=4) as client:
             assert await client.ready()
             assert (await client.health()).answers
-            found = await asyncio.gather(*(client.segment(picture) for picture in pictures * 4))
+            found = await asyncio.gather(*(client.segment(picture) for picture in pictures * 2))
             batch = await client.segment_batch(pictures)
-            streamed = [each async for each in client.stream(pictures * 4, in_flight=4)]
+            streamed = [each async for each in client.stream(pictures * 2, in_flight=4)]
             assert client.classes == (await client.contract()).classes
             return found, batch, streamed
 

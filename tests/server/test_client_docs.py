@@ -1,0 +1,30 @@
+"""The examples of docs/clients.md run as they stand, but for the server's address."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_every_example_runs(server, repo_root, scenes, tmp_path, monkeypatch, capsys):
+    shutil.copy(scenes / "images" / "scene_00.jpg", tmp_path / "zoo.jpg")
+    for folder in ("pictures", "tls"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        shutil.copy(scenes / "images" / f"scene_0{number}.jpg", tmp_path / "pictures")
+    (tmp_path / "pictures" / "zzz.jpg").write_bytes(b"no picture")
+    for name in ("ca.crt", "client.crt", "client.key"):
+        (tmp_path / "tls" / name).write_text("no certificate: the example sends nothing")
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall((repo_root / "docs" / "clients.md").read_text())
+    assert len(blocks) == 4
+    said = []
+    for block in blocks:
+        exec(compile(block.replace("grpc://127.0.0.1:8001", server.grpc_url), "docs/clients.md", "exec"), {})
+        said.append(capsys.readouterr().out.splitlines())
+    assert re.match(r"[a-z ]+ 0\.\d\d \[", said[0][0])
+    assert len(said[1]) == 4
+    assert said[1][3].startswith("zzz.jpg failed: ")
+    assert len(said[2]) == 21
