@@ -3,7 +3,7 @@
     .venv-serve/bin/python ci/bench_policies.py [--seconds 8]
 
 The same stand-in as in bench_settings.py: 222 pictures/s at most, 36 ms for a full batch. Sixty callers, each asking
-again as soon as it is answered or refused (after 20 ms), are about twice what a queue of 16 holds; four of them are
+again as soon as it is answered or refused (after 20 ms), are about twice what a queue of 32 holds; four of them are
 marked as urgent, priority 1, where the setting knows priorities.
 """
 
@@ -24,23 +24,19 @@ from tritonclient.utils import InferenceServerException
 from sparseinst_export.layout import NETWORK
 
 CALLERS, URGENT = 60, 4
-BACK_OFF = 0.02  # seconds; who is refused and asks again at once would be the load
-QUEUE = "default_queue_policy { %s }"
-SETTINGS = {
-    "no limit": ("dynamic_batching { }", ()),
-    "queue of 16": ("dynamic_batching { " + QUEUE % "max_queue_size: 16" + " }", ()),
-    "queue of 16, 100 ms": (
-        "dynamic_batching { "
-        + QUEUE % "max_queue_size: 16 timeout_action: REJECT default_timeout_microseconds: 100000"
-        + " }",
-        (),
-    ),
-    "no limit, two priorities": ("dynamic_batching { priority_levels: 2 default_priority_level: 2 }", ()),
-    "queue of 16, two priorities": (
-        "dynamic_batching { priority_levels: 2 default_priority_level: 2 " + QUEUE % "max_queue_size: 16" + " }",
-        (),
-    ),
-    "no limit, rate limiter": ("dynamic_batching { }", ("--rate-limit=execution_count",)),
+BACK_OFF = 0.1  # seconds; who is refused and asks again at once would be the load
+QUEUE = "default_queue_policy { max_queue_size: 32 %s }"
+PATIENCE = "timeout_action: REJECT default_timeout_microseconds: %d allow_timeout_override: true"
+PRIORITIES = "priority_levels: 2 default_priority_level: 2"
+SETTINGS = {  # contents of dynamic_batching, and options of Triton's own
+    "no limit": ("", ()),
+    "queue of 32": (QUEUE % "", ()),
+    "queue of 32, answers in order": (f"preserve_ordering: true {QUEUE % ''}", ()),
+    "queue of 32, 100 ms": (QUEUE % (PATIENCE % 100_000), ()),
+    "no limit, two priorities": (PRIORITIES, ()),
+    "queue of 32, two priorities": (f"{PRIORITIES} {QUEUE % ''}", ()),
+    "queue of 32, two priorities, 5 s": (f"{PRIORITIES} {QUEUE % (PATIENCE % 5_000_000)}", ()),
+    "no limit, rate limiter": ("", ("--rate-limit=execution_count",)),
 }
 
 
@@ -81,7 +77,7 @@ def main() -> int:
     say("| setting | pictures/s | urgent, p50 / p99 ms | others, p50 / p99 ms | refused | p99 ms of a refusal |\n")
     say("|---|---:|---:|---:|---:|---:|\n")
     for name, (batching, more) in SETTINGS.items():
-        with stand_in(batching, 1, *more) as url:
+        with stand_in(f"dynamic_batching {{ {batching} }}", 1, *more) as url:
             found = measure(url, options.seconds)
         answered = len(found["urgent"]) + len(found["others"])
         share = len(found["refused"]) / (answered + len(found["refused"]))
