@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from sparseinst_client import Client
+from sparseinst_client import Client, SparseInstError
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = (ROOT / "assets" / "scenes" / "images" / "scene_00.jpg").read_bytes()
@@ -266,10 +266,18 @@ def attack(http_url: str, grpc_url: str, *, count: int, seed: int) -> tuple[Coun
             counts[f"{way} {status}"] += 1
             if problem:
                 failures.append(f"request {number} of seed {seed}, {way}: {problem}")
-            if number % 100 == 99 and not client.health(timeout=SECONDS).answers:
-                failures.append(f"after request {number} of seed {seed} no picture comes through any more")
+            if number % 100 == 99 and (problem := silence(client)):
+                failures.append(f"after request {number} of seed {seed} no picture comes through: {problem}")
                 break
     return counts, failures
+
+
+def silence(client: Client) -> str:
+    """Why a good picture gets no answer; empty where it gets one."""
+    try:
+        return client.health(timeout=SECONDS).problem
+    except SparseInstError as error:
+        return str(error)
 
 
 def main() -> int:
