@@ -1,6 +1,6 @@
 # Verbs only: what each one does is a short script in ci/. Environments are built on first use and skipped afterwards.
 #
-#   ARGS     arguments of train, export, test and bench:  make train ARGS="--recipe compact --annotations ..."
+#   ARGS     arguments of train, export, serve, test and bench:  make train ARGS="--recipe compact --annotations ..."
 #   MODEL    folder with model.onnx and contract.json that demo, serve and bench serve
 #   PRESET   which of its engines: cpu, or cpu-int8 where the folder has model.int8.onnx; cpu-throughput and
 #            cpu-int8-throughput for many clients at once
@@ -46,7 +46,7 @@ check-deploy: ## check charts, manifests, alerts, dashboard and Dockerfiles, wit
 
 serve: ## serve the model on this machine until Ctrl-C
 	@ci/setup.sh serve
-	@ci/serve.sh
+	@ci/serve.sh $(ARGS)
 
 web: ## segment pictures in the browser: serves a page until Ctrl-C
 	@ci/setup.sh serve
