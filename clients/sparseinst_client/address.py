@@ -51,6 +51,7 @@ class Address:
             raise ValueError(f"url is {self.url!r}; {_WANTED}")
         object.__setattr__(self, "url", f"{parts.scheme}://{parts.netloc}")
         _check_headers(self.headers)
+        object.__setattr__(self, "headers", dict(self.headers))
         if not self.tls and (self.ca or self.certificate or self.key):
             raise ValueError(f"{self.url} is not encrypted and takes no certificates; wanted grpcs:// or https://")
         if bool(self.certificate) != bool(self.key):

@@ -82,7 +82,7 @@ class ClientSettings:
         self._retries = whole("retries", retries, 0)
         self._concurrency = whole("concurrency", concurrency, 1)
         files = (Path(path) if path is not None else None for path in (ca, certificate, key))
-        self._address = Address(url, dict(headers or {}), *files)
+        self._address = Address(url, {} if headers is None else headers, *files)
         self._shares = bool(shared_memory)
         self._contract: Contract | None = None
         self._open()

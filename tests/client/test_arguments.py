@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import cv2
 import numpy as np
 import pytest
 
-from sparseinst_client import Client, DeadlineExceeded, ReplyError, ServerUnavailable, SparseInstError
+from sparseinst_client import AsyncClient, Client, DeadlineExceeded, ReplyError, ServerUnavailable, SparseInstError
 from sparseinst_client.pictures import display_size, encoded
 from sparseinst_runtime.decode import decode
 
@@ -43,6 +44,44 @@ def test_addresses_of_another_form_are_refused_with_the_forms_wanted(url):
 def test_both_forms_make_a_client_without_a_server(url):
     with Client(url):
         pass
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("url", "settings", "error", "said"),
+    [
+        (NOBODY, {"headers": {"a b": "c"}}, ValueError, "named 'a b'"),
+        (NOBODY, {"headers": {"a": "c\r\nd: e"}}, ValueError, "header a cannot be sent"),
+        (NOBODY, {"headers": [("a", "b")]}, TypeError, "headers is a list"),
+        (NOBODY, {"ca": __file__}, ValueError, "wanted grpcs:// or https://"),
+        ("grpcs://127.0.0.1:9", {"ca": "missing.crt"}, ValueError, "no file missing.crt"),
+        ("grpcs://127.0.0.1:9", {"certificate": __file__}, ValueError, "belong together"),
+        ("https://127.0.0.1:9", {"ca": __file__}, ValueError, "cannot be used"),
+        (NOBODY, {"concurrency": 0}, ValueError, "concurrency is 0"),
+        (NOBODY, {"concurrency": 1.5}, TypeError, "concurrency is 1.5"),
+        (NOBODY, {"model": ""}, ValueError, "model is ''"),
+    ],
+)
+def test_settings_are_checked_when_the_client_is_made(kind, url, settings, error, said):
+    with pytest.raises(error, match=re.escape(said)):
+        kind(url, **settings)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"in_flight": 0}, "in_flight is 0"),
+        ({"in_flight": 9}, "in_flight is 9; the client has at most 8"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; wanted 'raise' or 'yield'"),
+        ({"score_threshold": 2.0}, "score_threshold is 2.0"),
+        ({"timeout": 0}, "timeout is 0"),
+    ],
+)
+def test_a_stream_checks_its_options_before_it_takes_a_picture(kind, options, said):
+    client = kind(NOBODY, concurrency=8)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        client.stream(iter(int, 1), **options)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
