@@ -3,6 +3,7 @@
 #   ci/setup.sh train   .venv        training, export, client, checks (torch: several GB)
 #   ci/setup.sh serve   .venv-serve  the local Triton, its CPU engine, the client and its benchmark; no torch
 #   ci/setup.sh all     both
+#   ci/setup.sh docs    build/tools/docs-venv   what builds the site of the documentation
 # PYTHON=/path/to/python3.12 chooses the interpreter. pip obeys your own pip settings and PIP_* variables.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -89,15 +90,19 @@ fill_serve() { # environment folder
   fi
 }
 
+fill_docs() { pip_install "$1" --editable '.[docs]'; } # environment folder
+
 train() { build .venv 13 fill_train; }
+docs() { build build/tools/docs-venv 13 fill_docs; }
 serve() { build .venv-serve 12 fill_serve; } # Triton's Python backend needs numpy 1, whose wheels end at Python 3.12
 
 case ${1:-all} in
   train) train ;;
   serve) serve ;;
+  docs) docs ;;
   all)
     serve
     train
     ;;
-  *) fail "unknown environment '$1'; wanted train, serve or all" ;;
+  *) fail "unknown environment '$1'; wanted train, serve, docs or all" ;;
 esac
