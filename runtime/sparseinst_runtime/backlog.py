@@ -28,8 +28,8 @@ class Backlog(Generic[T]):
     """Threads that do one piece of work after the other, first come, first served.
 
     Args:
-        workers: a function for each thread, called there with every piece that the thread takes. What it raises ends
-            the process: it answers for its own errors.
+        workers: a function for each thread, called there with every piece that the thread takes. It must not raise:
+            that would end the thread.
         longest_wait: seconds that a piece may be expected to wait for its turn, more than 0.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseinst_runtime.backlog import Backlog, BacklogFullError
+from sparseinst_runtime.events import failure
 from sparseinst_runtime.metrics import REFUSED, REQUEST, WAIT, Metrics
 from sparseinst_runtime.triton import Arrays, cancelled, response
 
@@ -75,7 +76,19 @@ class Deferred:
                 said = cancelled(self._pb_utils, self._metrics)
             else:
                 said = response(self._pb_utils, answer, lambda: request.inputs, self._metrics, request.request_id)
-            request.sender.send(said, flags=FINAL)
+            self._send(request, said)
             self._metrics.observe(REQUEST, time.perf_counter() - request.came)
 
         return work
+
+    def _send(self, request: _Deferred, said: Any) -> None:
+        """Send a response, or a short one in its place where Triton does not take it: no shared memory is left, say."""
+        sentence = "the server could not send its answer, and its log says why; other requests are not affected"
+        short = self._pb_utils.InferenceResponse(error=self._pb_utils.TritonError(sentence))
+        for each in (said, short):
+            try:
+                request.sender.send(each, flags=FINAL)
+            except Exception as error:  # the thread has to live on, for the next request
+                failure("answer_lost", error, request_id=request.request_id, **self._metrics.labels)
+            else:
+                return
