@@ -1,6 +1,7 @@
 // The batch view: a card for each picture, drawn when it comes into sight.
 
 import { above, paint } from "./draw.js";
+import { isFinal } from "./shelf.js";
 
 const WORDS = { waiting: "waiting", working: "working", failed: "failed" };
 const LONG_SIDE = 480; // of a small picture, in pixels
@@ -49,6 +50,7 @@ export class Grid extends EventTarget {
     const count = above(picture.instances, this.#view.threshold).length;
     const words = picture.status === "done" ? `${count} found` : WORDS[picture.status];
     item.querySelector(".status").textContent = words;
+    item.querySelector(".again").hidden = isFinal(picture);
     item.querySelector(".problem").textContent = picture.problem ?? "";
     item.querySelector(".open").setAttribute("aria-label", `Open ${picture.name}, ${words}`);
     item.querySelector(".again").setAttribute("aria-label", `Try ${picture.name} again`);

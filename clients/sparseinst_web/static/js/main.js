@@ -8,7 +8,7 @@ import { Grid } from "./grid.js";
 import { InstanceList } from "./instance_list.js";
 import { listen } from "./intake.js";
 import { Panel } from "./panel.js";
-import { Shelf, sizeOf } from "./shelf.js";
+import { Shelf, isFinal, sizeOf } from "./shelf.js";
 import { Stage } from "./stage.js";
 
 const ASK_AGAIN = 5000; // milliseconds, while the server is down
@@ -207,7 +207,7 @@ function refreshStage() {
   $("failure").hidden = status !== "failed";
   $("failure").querySelector("h2").textContent = TITLES[code] ?? "That did not work";
   $("failure").querySelector("p").textContent = problem ?? "";
-  $("failure").querySelector("button").hidden = code === "not_a_picture" || code === "too_large";
+  $("failure").querySelector("button").hidden = isFinal(open);
   const words = status === "done" ? summaryOf(open) : status;
   $("stage").querySelector("canvas").setAttribute("aria-label", `${name}. ${words}`);
 }

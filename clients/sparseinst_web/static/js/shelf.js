@@ -111,6 +111,11 @@ export class Shelf extends EventTarget {
   }
 }
 
+/** Whether a picture failed in a way that trying again cannot help. */
+export function isFinal({ code }) {
+  return code === "not_a_picture" || code === "too_large";
+}
+
 /** Bytes in words. */
 export function sizeOf(bytes) {
   return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KB` : `${Number((bytes / 2 ** 20).toFixed(1))} MB`;
