@@ -62,7 +62,7 @@ def test_full_shared_memory_fails_large_pictures_alone_and_only_while_it_is_full
     large = cv2.imencode(".png", noise)[1].tobytes()  # 3.6 MB: more than the first megabyte of a stub
     command = in_small_shared_memory("24m", serve_python)
     with supervised(serve_python, repository, f"--log={tmp_path / 'log'}", command=command) as server:
-        filler = Path(f"/proc/{triton_under(server.pid).pid}/root/dev/shm/filler")
+        filler = Path("/proc", str(triton_under(server.pid).pid), "root", "dev", "shm", "filler")
         with Client(server.url["grpc"], retries=0) as client:
             fill(filler)
             for _ in range(3):
