@@ -30,7 +30,7 @@ from locust.runners import WorkerRunner
 from sparseinst_client import Client, Overloaded, SparseInstError
 from sparseinst_client.benchmark.shapes import SHAPES, Plan, users_at
 from sparseinst_client.benchmark.workload import WorkloadError, describe, read_samples
-from sparseinst_client.cli import DEFAULT_URL
+from sparseinst_client.commands.arguments import DEFAULT_URL
 
 grpc.experimental.gevent.init_gevent()  # else one call in gRPC's C code stops every user
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sparseinst_client import cli
+from sparseinst_client.commands.arguments import connect
 
 
 def refused(capsys, *arguments):
@@ -30,22 +31,37 @@ def refused(capsys, *arguments):
         (("image", "a.jpg", "--max-instances", "0"), "at least 1"),
         (("image", "a.jpg", "--timeout", "0"), "more than 0"),
         (("image", "a.jpg", "--out", "overlay.gif"), ".png"),
-        (("image", "a.jpg", "--url", "localhost:8001"), "grpc://host:port"),
+        (("folder", "a", "--out", "found.json"), ".jsonl"),
+        (("folder", "a", "--in-flight", "0"), "at least 1"),
+        (("video", "a.mp4"), "--out"),
+        (("video", "a.mp4", "--out", "b.gif"), ".mp4"),
+        (("health", "--retries", "-1"), "0 for never"),
+        (("health", "--header", "Bearer secret"), "wanted 'NAME: VALUE'"),
+        (("health", "--ca", "missing.pem"), "takes no certificates"),
+        (("health", "--url", "grpcs://127.0.0.1:9", "--ca", "missing.pem"), "no file missing.pem"),
+        (("health", "--url", "localhost:8001"), "grpc://host:port"),
     ],
 )
 def test_wrong_usage_is_said_with_status_2(arguments, said, capsys):
     assert said in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["image", "--help"], ["evaluate", "--help"]])
-def test_help_teaches_by_examples(arguments, capsys):
+@pytest.mark.parametrize("command", ["", "image", "folder", "video", "evaluate", "health", "models"])
+def test_help_teaches_by_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
+        cli.main([*command.split(), "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "examples:" in out
-    assert "--out overlay.png" in out
+    assert f"examples:\n  {f'sparseinst-client {command}'.strip()}" in out
     assert "SPARSEINST_URL" in out
+
+
+def test_the_benchmark_answers_for_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "--help"])
+    assert stop.value.code == 0
+    assert "--concurrencies" in capsys.readouterr().out
+    assert "0: wanted" in refused(capsys, "bench", "--seconds", "0", "picture.jpg")
 
 
 def test_the_environment_names_the_server_and_the_option_overrides_it(monkeypatch, capsys):
@@ -100,3 +116,29 @@ def test_it_runs_as_a_module():
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("sparseinst-client: ")
+
+
+def test_headers_reach_the_client_and_no_message(capsys):
+    parser = cli.build_parser()
+    options = parser.parse_args(["health", "--header", "Authorization: Bearer of:a:token", "--retries", "7"])
+    with connect(options) as client:
+        settings = client.__getstate__()
+    assert settings["headers"] == {"Authorization": "Bearer of:a:token"}
+    assert settings["retries"] == 7
+    assert "token" not in refused(capsys, "health", "--header", "token")
+
+
+def test_a_folder_without_pictures_and_a_file_without_a_video_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for arguments, said in (
+        (["folder", str(tmp_path)], "holds no pictures"),
+        (["folder", str(tmp_path / "notes.txt")], "is no folder"),
+        (["video", str(tmp_path / "missing.mp4"), "--out", str(tmp_path / "a.mp4")], "missing.mp4: no such file"),
+        (["video", str(tmp_path / "broken.mp4"), "--out", str(tmp_path / "a.mp4")], "cannot be opened as a video"),
+    ):
+        assert cli.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.mp4", "notes.txt"]

@@ -75,3 +75,14 @@ def test_another_pictures_instances_are_refused(picture, instances):
 def test_labels_without_a_name_are_refused(picture, instances):
     with pytest.raises(ValueError, match="label 2"):
         overlay(picture, replace(instances), CLASSES[:2])
+
+
+def test_a_tracks_number_is_written_and_chooses_the_colour(instances):
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    one, other = (overlay(grey, instances[[0]], CLASSES, np.array([number])) for number in (3, 4))
+    assert (one != other).any()
+    unnumbered = overlay(grey, instances[[0]], CLASSES, np.array([-1]))
+    np.testing.assert_array_equal(unnumbered, overlay(grey, instances[[0]], CLASSES))
+    again = overlay(grey, instances[[0]], CLASSES, np.array([3 + 7]))  # the palette has seven
+    inside = (slice(50, 80), slice(20, 60))
+    np.testing.assert_array_equal(again[inside], one[inside])

@@ -27,7 +27,7 @@ from sparseinst_client.benchmark.workload import (
     perf_analyzer_input,
     read_samples,
 )
-from sparseinst_client.cli import DEFAULT_URL
+from sparseinst_client.commands.arguments import DEFAULT_URL
 from sparseinst_client.errors import SparseInstError
 from sparseinst_runtime.files import atomic_write
 

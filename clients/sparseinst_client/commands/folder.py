@@ -1,0 +1,90 @@
+"""`sparseinst-client folder`."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparseinst_client.commands.arguments import (
+    SOME_REFUSED,
+    add_command,
+    add_in_flight,
+    add_selection,
+    complain,
+    connect,
+    path_with,
+    say,
+)
+from sparseinst_client.commands.progress import progress_of
+from sparseinst_client.folder import Outcome, pictures_of, run_settings, segment_folder, write_coco
+from sparseinst_client.journal import Journal
+
+EXAMPLES = """\
+  sparseinst-client folder pictures/ --out found.jsonl
+      a line for each picture; stopped half-way, the same command goes on where it was
+  sparseinst-client folder pictures/ --out found.jsonl --coco found.json
+      also as one COCO file, once all pictures are done
+  sparseinst-client folder pictures/ --out found.jsonl --in-flight 32 --retries 20
+      more at a time, for a larger server; outlasts its restart
+"""
+DESCRIPTION = """\
+Segment every JPEG, PNG and WebP file under a folder, several at a time, and write a JSON line for each, in order.
+
+The file can be gone on with: whatever ended a run, the same command does the pictures that the file lacks, and no
+picture twice. Pictures that cannot be segmented are listed, have an "error" in their line, and end the command with
+exit status 3. Where the server fails on a picture there is no line, and the next run tries again.
+"""
+_LISTED = 20
+
+
+def add(commands: Any) -> None:  # argparse's own type of it is private
+    """Register the command."""
+    folder = add_command(commands, "folder", "segment all pictures of a folder, resumable", DESCRIPTION, EXAMPLES)
+    folder.add_argument("folder", type=Path, metavar="FOLDER", help="with pictures, also in folders inside it")
+    folder.add_argument(
+        "--out",
+        type=partial(path_with, (".jsonl",)),
+        default=Path("found.jsonl"),
+        metavar="FILE.jsonl",
+        help="JSON lines, and FILE.jsonl.run.json beside it (%(default)s)",
+    )
+    folder.add_argument("--coco", type=Path, metavar="FILE", help="also write all of it as COCO instances JSON")
+    add_in_flight(folder)
+    add_selection(folder)
+    folder.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment what is left, and say what became of the pictures."""
+    names = pictures_of(options.folder)
+    selection = {"score_threshold": options.score_threshold, "max_instances": options.max_instances}
+    with connect(options) as client:
+        settings = run_settings(client.contract(), options.model, **selection)
+        with Journal(options.out, settings) as journal, progress_of("pictures") as shown:
+            task = shown.add_task(options.folder.name or "pictures", total=len(names))
+            outcome = segment_folder(
+                client,
+                options.folder,
+                names,
+                journal,
+                in_flight=options.in_flight,
+                progress=partial(shown.advance, task),
+                **selection,
+            )
+    _report(outcome, options.out)
+    if options.coco:
+        say(f"{write_coco(options.out, settings, options.coco)} instances in {options.coco}")
+    return SOME_REFUSED if outcome.refused or outcome.failed else 0
+
+
+def _report(outcome: Outcome, out: Path) -> None:
+    earlier = f", {outcome.skipped} were there already" if outcome.skipped else ""
+    say(f"{outcome.done} pictures segmented{earlier}: {out}")
+    for listed, what in ((outcome.refused, "cannot be segmented"), (outcome.failed, "failed; run again to retry")):
+        for name, reason in listed[:_LISTED]:
+            complain(f"{name}: {reason}")
+        if listed:
+            more = f" (the first {_LISTED} above)" if len(listed) > _LISTED else ""
+            complain(f"{len(listed)} pictures {what}{more}")
