@@ -132,4 +132,4 @@ def give(page: Page, *files) -> None:
     """Choose files, as a person does, and wait until the first one on the stage is done."""
     page.set_input_files("input[type=file] >> visible=true", [str(file) for file in files])
     if len(files) == 1:
-        page.wait_for_selector("#stage[data-status=done]")
+        page.wait_for_selector("#stage[data-status=done] img.ready")
