@@ -18,7 +18,7 @@ export WEB_PORT ?= 8080
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-deploy serve web train export bench soak bench-settings bench-peers fuzz audit sbom clean
+.PHONY: help setup demo test lint check-deploy docs serve web train export bench soak bench-settings bench-peers fuzz audit sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -43,6 +43,10 @@ check-deploy: ## check charts, manifests, alerts, dashboard and Dockerfiles, wit
 	@ci/setup.sh all
 	@ci/install_deploy_tools.sh
 	@ci/check_deploy.sh
+
+docs: ## build the site of the documentation into build/site; broken links fail it
+	@ci/setup.sh docs
+	@ci/docs.sh
 
 serve: ## serve the model on this machine until Ctrl-C
 	@ci/setup.sh serve

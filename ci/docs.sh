@@ -5,5 +5,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=build/tools/docs-venv/bin/python
-"$python" -m mkdocs build --quiet --clean
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --clean
 "$python" ci/check_site.py build/site

@@ -1,9 +1,9 @@
 """Hook of MkDocs: what the documentation links to outside of docs/ becomes part of the site, under repository/.
 
 Pages link to the repository's files as a reader of the checkout needs it (`../deploy/prometheus/rules.yaml`). In the
-site such a file is a page: Markdown as it is, other text as a listing, a folder as the names in it; pictures
-are copied. So the site is whole wherever it lies. A link to what does not exist stays as it is, and the strict build
-names it.
+site such a file is a page: Markdown as it is, other text as a listing, a folder as its README or else as the names in
+it; pictures are copied. So the site is whole wherever it lies. A link to what does not exist stays as it is, and the
+strict build names it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS, COPIES = "docs/", "repository/"
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 FENCE = "~" * 8
-LISTING = "---\nsearch: {exclude: true}\n---\n\n# " + "`{title}`\n\n{fence}{language}\n{text}\n{fence}\n"
+LISTING = "---\nsearch: {{exclude: true}}\n---\n\n# " + "`{title}`\n\n{fence}{language}\n{text}\n{fence}\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", ".sh": "bash"}
 
 
@@ -57,7 +57,11 @@ def _target(page: str, link: str) -> str:
     """The path in the repository that a link of a page names; "" where nothing of the repository is there."""
     source = page.removeprefix(COPIES) if page.startswith(COPIES) else DOCS + page
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
-    return "" if target.startswith(("..", "/")) or not (ROOT / target).exists() else target
+    if target.startswith(("..", "/")) or not (ROOT / target).exists():
+        return ""
+    # A folder's README speaks for it, as on a forge; both would be the same page of the site.
+    readme = posixpath.join(target, "README.md")
+    return readme if (ROOT / readme).is_file() else target
 
 
 def _address(target: str) -> str:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything a change must pass, from a clean checkout: both environments, all checks, all tests.
+# Everything a change must pass, from a clean checkout: both environments, all checks, all tests, the site.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CI=true
-exec make --no-print-directory lint test check-deploy </dev/null
+exec make --no-print-directory lint test check-deploy docs </dev/null
