@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from sparseinst_client.address import Address
-from sparseinst_client.errors import ReplyError
+from sparseinst_client.errors import NotServed, ReplyError
 from sparseinst_client.transport import connect
 from sparseinst_client.wire import Call, Reply
 
@@ -61,6 +62,31 @@ def served_models(address: Address, timeout: float) -> list[ServedModel]:
         return sorted(transport.ask(call, timeout), key=lambda model: (model.name, model.version))
     finally:
         transport.close()
+
+
+def ready_models(address: Address, names: Iterable[str], timeout: float) -> list[ServedModel]:
+    """What a server that hides its repository says of models of these names, in their order.
+
+    Args:
+        address: of the server.
+        names: of the models; whether one is not ready or not there at all, such a server does not say.
+        timeout: seconds for each call.
+
+    Raises:
+        SparseInstError: as `Client.segment`.
+    """
+    transport = connect(address)
+    found = []
+    try:
+        for name in names:
+            try:
+                ready = transport.ask(transport.wire.model_ready(name), timeout)
+            except NotServed:
+                ready = False
+            found.append(ServedModel(name, "", "READY" if ready else "", "" if ready else "not ready, or not there"))
+    finally:
+        transport.close()
+    return found
 
 
 def _read_grpc(data: bytes, _reply: Reply) -> list[ServedModel]:

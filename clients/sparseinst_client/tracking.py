@@ -1,6 +1,6 @@
 """Numbers that stay with instances from frame to frame, by ByteTrack.
 
-supervision had it until 0.30; since then it is in `trackers`, by the same people, which is asked for when it is needed.
+supervision 0.31 has it no more: it is in `trackers`, by the same people, which is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sparseinst_runtime.exchange import needed
 from sparseinst_runtime.instances import Instances
 
+# Its dependency opencv-python would take the place of opencv-python-headless.
+INSTALL = "pip install --no-deps trackers && pip install scipy pydeprecate"
 NONE = -1  # the number of what has none yet
 # SparseInst's scores are products, and lower than those that the package's own bounds (0.7, 0.6) were made for.
 _SURE = 0.5
@@ -27,7 +29,7 @@ class Tracker:
     """
 
     def __init__(self, rate: float) -> None:
-        self._tracker = needed("trackers", "tracking").ByteTrackTracker(
+        self._tracker = needed("trackers", "tracking", INSTALL).ByteTrackTracker(
             frame_rate=rate, track_activation_threshold=_SURE, high_conf_det_threshold=_SURE
         )
 

@@ -111,8 +111,13 @@ def check_classes(instances: Instances, classes: Sequence[str]) -> None:
         )
 
 
-def needed(package: str, what: str) -> Any:  # a module
+def needed(package: str, what: str, install: str = "") -> Any:  # a module
     """An optional package.
+
+    Args:
+        package: its name.
+        what: what needs it, for the message.
+        install: what brings it, where that is more than `pip install` and its name.
 
     Raises:
         ModuleNotFoundError: it is not installed; the message says how to get it.
@@ -122,5 +127,5 @@ def needed(package: str, what: str) -> Any:  # a module
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        message = f"{what} needs the package {package}, which is not installed: pip install {package}"
+        message = f"{what} needs the package {package}, which is not installed: {install or f'pip install {package}'}"
         raise ModuleNotFoundError(message, name=package) from error

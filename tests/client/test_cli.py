@@ -9,6 +9,7 @@ import pytest
 
 from sparseinst_client import cli
 from sparseinst_client.commands.arguments import connect
+from sparseinst_client.tracking import Tracker
 
 
 def refused(capsys, *arguments):
@@ -142,3 +143,9 @@ def test_a_folder_without_pictures_and_a_file_without_a_video_are_one_sentence(t
         assert said in error
         assert "Traceback" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.mp4", "notes.txt"]
+
+
+def test_tracking_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps trackers"):
+        Tracker(25.0)

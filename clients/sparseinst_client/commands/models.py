@@ -11,7 +11,7 @@ from rich.table import Table
 from sparseinst_client.client import Client
 from sparseinst_client.commands.arguments import add_command, address, complain, connect, console, say
 from sparseinst_client.errors import NotAllowed, SparseInstError
-from sparseinst_client.repository_index import ServedModel, served_models
+from sparseinst_client.repository_index import ServedModel, ready_models, served_models
 
 EXAMPLES = """\
   sparseinst-client models
@@ -22,8 +22,16 @@ EXAMPLES = """\
 DESCRIPTION = """\
 List what a server serves, with its state, and say what the model that is asked for knows: classes, sizes, thresholds.
 
-Exit status 0 when that model is ready. Servers may hide their repository; then only that model is looked at.
+Exit status 0 when that model is ready. Servers may hide their repository; they are asked for the usual models then.
 """
+# Those of a repository that sparseinst-export assembles.
+_USUAL = (
+    "sparseinst",
+    "sparseinst_pixels",
+    "sparseinst_preprocess",
+    "sparseinst_network",
+    "sparseinst_postprocess",
+)
 _MANY = 12  # class names in a line
 
 
@@ -36,10 +44,13 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 def run(options: argparse.Namespace) -> int:
     """Print the table and the contract."""
     with connect(options) as client:
+        where = address(options)
         try:
-            console().print(_table(served_models(address(options), options.timeout)))
-        except NotAllowed as error:
-            complain(f"the server does not show its repository: {error}")
+            models = served_models(where, options.timeout)
+        except NotAllowed:
+            say("the server does not show its repository; of the usual models it says:")
+            models = ready_models(where, dict.fromkeys((*_USUAL, options.model)), options.timeout)
+        console().print(_table(models))
         return _describe(client, options.model)
 
 
@@ -64,7 +75,5 @@ def _table(models: list[ServedModel]) -> Table:
     for column in ("model", "version", "state", "reason"):
         table.add_column(column)
     for model in models:
-        table.add_row(
-            escape(model.name), escape(model.version), escape(model.state or "not loaded"), escape(model.reason)
-        )
+        table.add_row(escape(model.name), escape(model.version), escape(model.state), escape(model.reason))
     return table
