@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +78,8 @@ class Newest:
 
     def __init__(self, frames: Iterator[NDArray[np.uint8]], rate: float | None = None) -> None:
         self._frames, self._rate = frames, rate
-        self._there, self._newest, self._ended = threading.Condition(), None, False
+        self._there, self._ended = threading.Condition(), False
+        self._newest: NDArray[np.uint8] | None = None
         self._error: Exception | None = None
         self.seen = self.dropped = 0
         self._stop = threading.Event()
@@ -115,7 +115,7 @@ class Newest:
                 with self._there:
                     self.seen += 1
                     self.dropped += self._newest is not None
-                    self._newest: Any = frame
+                    self._newest = frame
                     self._there.notify()
         except Exception as error:  # for whoever takes the frames
             self._error = error
@@ -138,7 +138,8 @@ class Writer:
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.frames = path, 0
-        self._rate, self._size, self._writer = rate, (0, 0), None
+        self._rate, self._size = rate, (0, 0)
+        self._writer: cv2.VideoWriter | None = None
         self._temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
 
     def __enter__(self) -> Writer:
@@ -166,7 +167,7 @@ class Writer:
         size = frame.shape[1], frame.shape[0]
         if self._writer is None:
             codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-            self._writer: Any = cv2.VideoWriter(str(self._temporary), codec, self._rate, size)
+            self._writer = cv2.VideoWriter(str(self._temporary), codec, self._rate, size)
             self._size = size
             if not self._writer.isOpened():
                 raise OSError(5, f"cannot be written as a video of {size[0]} x {size[1]} pixels", str(self.path))
