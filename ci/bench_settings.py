@@ -30,14 +30,12 @@ from sparseinst_server import TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXED_MS, EACH_MS, LARGEST = 12.0, 3.0, 8
-AHEAD = 2  # batches that an instance has at the GPU at once, as Triton's TensorRT backend: one computes, one waits
 IN_FLIGHT = (1, 4, 8, 16, 32)
 CONTRACT = Contract(("thing",), (1,), input_size=(32, 32), max_instances=1, max_batch_size=LARGEST)
 STAND_IN = """
 instance_group [ { kind: KIND_CPU count: %(instances)d } ]
 parameters { key: "fixed_ms" value { string_value: "%(fixed)s" } }
 parameters { key: "each_ms" value { string_value: "%(each)s" } }
-parameters { key: "ahead" value { string_value: "%(ahead)d" } }
 %(batching)s
 """
 BATCHING = {
@@ -74,7 +72,7 @@ def stand_in(batching: str, instances: int, *options: str) -> Iterator[str]:
         (network / "1" / "model.py").write_bytes((ROOT / "ci" / "stand_in" / "model.py").read_bytes())
         config = network / "configs" / "cpu.pbtxt"
         tensors = config.read_text().split("# The file beside model.py")[0]  # name, backend, batch, inputs and outputs
-        values = {"instances": instances, "batching": batching, "fixed": FIXED_MS, "each": EACH_MS, "ahead": AHEAD}
+        values = {"instances": instances, "batching": batching, "fixed": FIXED_MS, "each": EACH_MS}
         config.write_text(tensors + STAND_IN % values)
         with TritonServer(models, options=options) as server:
             yield server.grpc_url

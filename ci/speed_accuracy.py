@@ -124,12 +124,13 @@ def draw(points: list[Point]) -> bytes:
     """AP over milliseconds, a line for each precision, as PNG."""
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for precision, marker, colour in (("float32", "o", "#0072B2"), ("int8", "s", "#D55E00")):
+    styles = (("float32", "o", "#0072B2", (7, -11), "left"), ("int8", "s", "#D55E00", (-7, 5), "right"))
+    for precision, marker, colour, offset, side in styles:
         line = sorted((each for each in points if each.precision == precision), key=lambda each: each.size)
         x, y = [each.milliseconds for each in line], [each.ap for each in line]
         axes.plot(x, y, marker=marker, color=colour, label=precision)
         for each in line:
-            place = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center", "fontsize": 8}
+            place = {"textcoords": "offset points", "xytext": offset, "ha": side, "fontsize": 8}
             axes.annotate(str(each.size), (each.milliseconds, each.ap), color=colour, **place)
     axes.set(xlabel="milliseconds a picture, network alone, two cores", ylabel="mask AP, validation pictures")
     axes.set_xlim(left=0)

@@ -1,8 +1,8 @@
 """A stand-in for an engine on a GPU: it takes the time of one and computes nothing.
 
-A batch of n takes `fixed_ms + n * each_ms`. As with Triton's TensorRT backend an instance hands a batch to the GPU and
-is free for the next while that computes; it waits only where `ahead` of its batches are at the GPU already. Instances
-share one GPU, which does one batch at a time: when it is free next is a number in a file that all of them map.
+A batch of n takes `fixed_ms + n * each_ms`. Instances share one GPU, which does one batch at a time: when it is free is a
+number in a file that all of them map. A thread sends the answers, as in Triton's TensorRT backend, so that the next batch
+need not wait for that.
 """
 
 from __future__ import annotations
@@ -36,18 +36,17 @@ class TritonPythonModel:
         folder = Path(args["model_repository"], args["model_version"])
         self.contract = Contract.load(folder / "contract.json")
         self.gpu = (folder / "gpu").open("a+b", buffering=0)
-        self.room = threading.Semaphore(int(number["ahead"]))
-        self.batches: queue.SimpleQueue[tuple[float, list[Any]] | None] = queue.SimpleQueue()
+        self.batches: queue.SimpleQueue[list[tuple[Any, int]] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self.answer, daemon=True)
         self.thread.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Give a batch to the GPU."""
+        """Take the time of a batch."""
         sizes = [pb_utils.get_input_tensor_by_name(request, "image").shape()[0] for request in requests]
-        self.room.acquire()
-        end = self.reserve(self.fixed + self.each * sum(sizes))
         senders = [request.get_response_sender() for request in requests]
-        self.batches.put((end, list(zip(senders, sizes, strict=True))))
+        end = self.reserve(self.fixed + self.each * sum(sizes))
+        time.sleep(max(0.0, end - time.monotonic()))
+        self.batches.put(list(zip(senders, sizes, strict=True)))
 
     def reserve(self, seconds: float) -> float:
         """Take the GPU for so long, from when it is free; gives the time of the end."""
@@ -61,14 +60,11 @@ class TritonPythonModel:
         return end
 
     def answer(self) -> None:
-        """Send each batch's answers when it is done."""
+        """Send the answers of batches that are done."""
         while (batch := self.batches.get()) is not None:
-            end, entries = batch
-            time.sleep(max(0.0, end - time.monotonic()))
-            self.room.release()
-            for sender, size in entries:
+            for sender, size in batch:
                 sender.send(pb_utils.InferenceResponse(self.nothing(size)), flags=FINAL)
-            del batch, entries, sender
+            del batch, sender
 
     def nothing(self, batch: int) -> list[Any]:
         """The contract's outputs, all zero."""

@@ -35,7 +35,7 @@ def test_a_request_belongs_to_the_phase_in_which_it_was_due():
         lambda due: 5.0 if during(due) else 0.03, lambda due: Outcome(int(during(due) and due % 0.04 < 0.01))
     )
     before, overload, after = phases(load, CAPACITY, SECONDS, "grpc")
-    assert [level.load for level in (before, overload, after)] == [40.0, 150.0, 40.0]
+    assert [level.load for level in (before, overload, after)] == [25.0, 150.0, 25.0]
     assert (before.rejected, after.rejected) == (0, 0)
     assert overload.rejected + overload.answered == overload.requests == 500
     assert overload.latency["p50_ms"] == pytest.approx(5000)

@@ -1,7 +1,7 @@
 """Too many at once: what a server does at three times the rate that it can do, and how soon it is itself again.
 
-Three phases without a pause, Poisson arrivals, open loop: a rate that the server can do, three times what it can do,
-the first rate again. A server that takes everything in makes everybody late, and for long: what it took has to wait.
+Three phases without a pause, Poisson arrivals, open loop: half of what the server can do, three times what it can do,
+half again. A server that takes everything in makes everybody late, and for long: what it took has to wait.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from sparseinst_client.benchmark.levels import RATE, Level, from_load
 from sparseinst_client.benchmark.load import Load, Outcome, poisson_arrivals
 
-SHARES = {"calm before": 0.8, "overload": 3.0, "calm after": 0.8}  # of the pictures/s that the server can do
+SHARES = {"calm before": 0.5, "overload": 3.0, "calm after": 0.5}  # of the pictures/s that the server can do
 SECOND = 1.0  # windows that recovery is judged by
 
 
