@@ -1,8 +1,8 @@
 """A stand-in for an engine on a GPU: it takes the time of one and computes nothing.
 
-A batch of n takes `fixed_ms + n * each_ms`. Instances share one GPU, which does one batch at a time: when it is free is a
-number in a file that all of them map. A thread sends the answers, as in Triton's TensorRT backend, so that the next batch
-need not wait for that.
+A batch of n takes `fixed_ms + n * each_ms`. Instances share one GPU, which does one batch at a time: when it is free is
+a number in a file that all of them map. A thread sends the answers, as in Triton's TensorRT backend, so that the next
+batch need not wait for that.
 """
 
 from __future__ import annotations
