@@ -52,6 +52,7 @@ def served_models(address: Address, timeout: float) -> list[ServedModel]:
         NotAllowed: the server does not let clients see its repository.
         SparseInstError: as `Client.segment`.
     """
+    call: Call[list[ServedModel]]
     if address.speaks_grpc:
         body = service_pb2.RepositoryIndexRequest().SerializeToString()
         call = Call(_METHOD, body, _read_grpc)
@@ -59,9 +60,10 @@ def served_models(address: Address, timeout: float) -> list[ServedModel]:
         call = Call(_PATH, b"{}", _read_http, {"Content-Type": "application/json"})
     transport = connect(address)
     try:
-        return sorted(transport.ask(call, timeout), key=lambda model: (model.name, model.version))
+        found = transport.ask(call, timeout)
     finally:
         transport.close()
+    return sorted(found, key=lambda model: (model.name, model.version))
 
 
 def ready_models(address: Address, names: Iterable[str], timeout: float) -> list[ServedModel]:
