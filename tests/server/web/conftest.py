@@ -74,7 +74,7 @@ def shots(repo_root) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop in its thread, where other tests want their own
 def browser(picture, tmp_path_factory) -> Iterator[Browser]:
     """Chromium without a window; its camera sees `picture` all the time."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
