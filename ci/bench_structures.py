@@ -8,8 +8,8 @@ ensemble        preprocess, network and postprocess, as on a GPU
 two steps       network and postprocess: the client decodes and letterboxes, and that time is counted
 engine          OpenVINO alone in this program, letterboxed pixels in: what all of it is compared with
 
-Serves build/model_repository (`make bench` fills it) or another one of ours. One caller at a time for latency, eight
-for throughput.
+Serves build/model_repository (`make bench` fills it) or another one of ours. One caller at a time for latency, some
+at once for throughput.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from sparseinst_runtime.decode import decode_letterboxed
 from sparseinst_server import Doors, TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
-CALLERS = 8
 GRAPHS = {"cpu": "model.onnx", "cpu-int8": "model.int8.onnx"}
 
 Way = Callable[[bytes], object]
@@ -88,6 +87,7 @@ def main() -> int:
     parser.add_argument("--preset", choices=list(GRAPHS), default="cpu", help="%(default)s")
     parser.add_argument("--repository", type=Path, default=ROOT / "build" / "model_repository", help="%(default)s")
     parser.add_argument("--rounds", type=int, default=10, help="%(default)s")
+    parser.add_argument("--callers", type=int, default=8, help="at once, for throughput (%(default)s)")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in sorted((ROOT / "assets" / "scenes" / "images").glob("*.jpg"))]
     with ExitStack() as stack:
@@ -103,10 +103,12 @@ def main() -> int:
         ways: dict[str, Way] = {"engine": engine(options.repository / NETWORK / "1" / GRAPHS[options.preset], contract)}
         ways |= {name: client.segment for name, client in clients.items()}
         ways["two steps"] = two_steps(served.grpc_url, contract)
-        latency, throughput = measure(ways, pictures, options.rounds, stack.enter_context(ThreadPoolExecutor(CALLERS)))
+        latency, throughput = measure(
+            ways, pictures, options.rounds, stack.enter_context(ThreadPoolExecutor(options.callers))
+        )
     bare = statistics.median(latency["engine"])
     say = sys.stdout.write
-    say(f"| {options.preset} | p50, ms | p90, ms | p50 to engine's | pictures/s, {CALLERS} callers |\n")
+    say(f"| {options.preset} | p50, ms | p90, ms | p50 to engine's | pictures/s, {options.callers} callers |\n")
     say("|---|---:|---:|---:|---:|\n")
     for name, values in latency.items():
         half, most = statistics.median(values), np.quantile(values, 0.9)
@@ -118,7 +120,7 @@ def main() -> int:
 def measure(
     ways: dict[str, Way], pictures: list[bytes], rounds: int, pool: ThreadPoolExecutor
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Milliseconds of each picture with one caller, and pictures/s with eight, by way; all in turn in each round."""
+    """Milliseconds of each picture with one caller, and pictures/s with several, by way; all in turn in each round."""
     latency: dict[str, list[float]] = {name: [] for name in ways}
     throughput: dict[str, list[float]] = {name: [] for name in ways if name != "engine"}
     for turn in range(rounds + 1):

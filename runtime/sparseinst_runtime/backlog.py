@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 BUSY = "the server is busy"  # how the sentence of a refusal begins; clients know it by that
-ALWAYS = 4  # pictures that may wait however long they take: an engine that is slow is kept busy, too
+ALWAYS = 8  # pictures that may wait however long they take: an engine that is slow is kept busy, too
 NEW_PACE = 0.2  # weight of the newest pace in the average: a few pictures are enough to follow, one is no trend
 
 

@@ -107,7 +107,7 @@ def test_perf_analyzer_measures_the_same_server(analyzer, url, pictures, tmp_pat
 
 @pytest.fixture(scope="module")
 def narrow(repository, serve_python, tmp_path_factory):
-    """A server that lets four requests wait, and no more."""
+    """A server that lets eight requests wait, and no more."""
     copy = Path(shutil.copytree(repository, tmp_path_factory.mktemp("narrow") / "model_repository"))
     config = copy / "sparseinst" / "configs" / "cpu.pbtxt"
     text, wait = config.read_text(), 'key: "longest_wait_ms" value { string_value: "%s" }'
