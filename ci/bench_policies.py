@@ -28,15 +28,16 @@ BACK_OFF = 0.1  # seconds; who is refused and asks again at once would be the lo
 QUEUE = "default_queue_policy { max_queue_size: 32 %s }"
 PATIENCE = "timeout_action: REJECT default_timeout_microseconds: %d allow_timeout_override: true"
 PRIORITIES = "priority_levels: 2 default_priority_level: 2"
-SETTINGS = {  # contents of dynamic_batching, and options of Triton's own
-    "no limit": ("", ()),
-    "queue of 32": (QUEUE % "", ()),
-    "queue of 32, answers in order": (f"preserve_ordering: true {QUEUE % ''}", ()),
-    "queue of 32, 100 ms": (QUEUE % (PATIENCE % 100_000), ()),
-    "no limit, two priorities": (PRIORITIES, ()),
-    "queue of 32, two priorities": (f"{PRIORITIES} {QUEUE % ''}", ()),
-    "queue of 32, two priorities, 5 s": (f"{PRIORITIES} {QUEUE % (PATIENCE % 5_000_000)}", ()),
-    "no limit, rate limiter": ("", ("--rate-limit=execution_count",)),
+SETTINGS = {  # contents of dynamic_batching, instances of the network, options of Triton's own
+    "no limit": ("", 1, ()),
+    "queue of 32": (QUEUE % "", 1, ()),
+    "queue of 32, answers in order": (f"preserve_ordering: true {QUEUE % ''}", 1, ()),
+    "queue of 32, 100 ms": (QUEUE % (PATIENCE % 100_000), 1, ()),
+    "no limit, two priorities": (PRIORITIES, 1, ()),
+    "queue of 32, two priorities": (f"{PRIORITIES} {QUEUE % ''}", 1, ()),
+    "queue of 32, two instances": (QUEUE % "", 2, ()),
+    "queue of 32, two priorities, 5 s, two instances": (f"{PRIORITIES} {QUEUE % (PATIENCE % 5_000_000)}", 2, ()),
+    "no limit, rate limiter": ("", 1, ("--rate-limit=execution_count",)),
 }
 
 
@@ -76,8 +77,8 @@ def main() -> int:
     say = sys.stdout.write
     say("| setting | pictures/s | urgent, p50 / p99 ms | others, p50 / p99 ms | refused | p99 ms of a refusal |\n")
     say("|---|---:|---:|---:|---:|---:|\n")
-    for name, (batching, more) in SETTINGS.items():
-        with stand_in(f"dynamic_batching {{ {batching} }}", 1, *more) as url:
+    for name, (batching, instances, more) in SETTINGS.items():
+        with stand_in(f"dynamic_batching {{ {batching} }}", instances, *more) as url:
             found = measure(url, options.seconds)
         answered = len(found["urgent"]) + len(found["others"])
         share = len(found["refused"]) / (answered + len(found["refused"]))
