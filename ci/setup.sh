@@ -73,7 +73,7 @@ build() { # environment folder, newest minor version of Python, function that fi
 }
 
 fill_train() { # environment folder
-  pip_install "$1" --editable '.[train,export,client,web,dev]'
+  pip_install "$1" --editable '.[train,export,client,bulk,web,dev]'
   # The tests of the web page drive it; without it they say so and are skipped.
   command -v chromium >/dev/null || apt_install chromium || echo "setup: no chromium: the web page will not be tested"
 }

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sparseinst_client.commands import bench, evaluate, folder, health, image, models, video
+from sparseinst_client.commands import bench, bulk, evaluate, folder, health, image, models, video
 from sparseinst_client.commands.arguments import SERVER, complain
 from sparseinst_client.errors import SparseInstError
 
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("sparseinst-client", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (image, folder, video, evaluate, health, models, bench):
+    for module in (image, folder, bulk, video, evaluate, health, models, bench):
         module.add(commands)
     return parser
 

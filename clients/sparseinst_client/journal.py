@@ -86,6 +86,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def disagreement(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two runs, in words: "NAME VALUE, now VALUE"; nothing when they may share their results."""
+    different = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
+    return ", ".join(f"{key} {str(begun.get(key))[:60]}, now {str(now.get(key))[:60]}" for key in different)
+
+
 def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
@@ -104,10 +110,8 @@ def _agree(path: Path, settings: dict[str, Any], *, empty: bool) -> None:
         raise ValueError(
             f"{path} is there, and {beside.name} beside it is not; name another file, or remove it"
         ) from error
-    different = sorted(key for key in begun.keys() | settings.keys() if begun.get(key) != settings.get(key))
-    if different:
-        was = ", ".join(f"{key} {str(begun.get(key))[:60]}, now {str(settings.get(key))[:60]}" for key in different)
-        raise ValueError(f"{path} was begun with {was}; go on with the same, or name another file")
+    if difference := disagreement(begun, settings):
+        raise ValueError(f"{path} was begun with {difference}; go on with the same, or name another file")
 
 
 def _drop_half_a_line(file: BinaryIO) -> None:

@@ -9,11 +9,11 @@ import sys
 import time
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from small_pictures import fill
 
 from sparseinst_client import Client
 from sparseinst_client.cli import main
@@ -22,20 +22,6 @@ from sparseinst_client.journal import Journal
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def fill(folder, scenes, number):
-    """Small pictures, cut out of the scenes at other places each, in two folders."""
-    pictures = [cv2.imread(str(path)) for path in sorted((scenes / "images").glob("*.jpg"))]
-    names = []
-    for index in range(number):
-        picture = pictures[index % len(pictures)]
-        row, column = (index * 7) % (picture.shape[0] - 96), (index * 13) % (picture.shape[1] - 128)
-        name = f"{'ab'[index % 2]}/{index:05d}.jpg"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), picture[row : row + 96, column : column + 128])
-        names.append(name)
-    return sorted(names)
 
 
 def kill_after(arguments, out, count):

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sparseinst_client.commands.arguments import (
-    SOME_REFUSED,
     add_command,
     add_in_flight,
     add_selection,
-    complain,
     connect,
     path_with,
     say,
 )
+from sparseinst_client.commands.outcome import exit_status, report
 from sparseinst_client.commands.progress import progress_of
-from sparseinst_client.folder import Outcome, pictures_of, run_settings, segment_folder, write_coco
+from sparseinst_client.folder import pictures_of, run_settings, segment_folder, write_coco
 from sparseinst_client.journal import Journal
 
 EXAMPLES = """\
@@ -36,7 +35,6 @@ The file can be gone on with: whatever ended a run, the same command does the pi
 picture twice. Pictures that cannot be segmented are listed, have an "error" in their line, and end the command with
 exit status 3. Where the server fails on a picture there is no line, and the next run tries again.
 """
-_LISTED = 20
 
 
 def add(commands: Any) -> None:  # argparse's own type of it is private
@@ -73,18 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=partial(shown.advance, task),
                 **selection,
             )
-    _report(outcome, options.out)
+    report(outcome, options.out)
     if options.coco:
         say(f"{write_coco(options.out, settings, options.coco)} instances in {options.coco}")
-    return SOME_REFUSED if outcome.refused or outcome.failed else 0
-
-
-def _report(outcome: Outcome, out: Path) -> None:
-    earlier = f", {outcome.skipped} were there already" if outcome.skipped else ""
-    say(f"{outcome.done} pictures segmented{earlier}: {out}")
-    for listed, what in ((outcome.refused, "cannot be segmented"), (outcome.failed, "failed; run again to retry")):
-        for name, reason in listed[:_LISTED]:
-            complain(f"{name}: {reason}")
-        if listed:
-            more = f" (the first {_LISTED} above)" if len(listed) > _LISTED else ""
-            complain(f"{len(listed)} pictures {what}{more}")
+    return exit_status(outcome)
