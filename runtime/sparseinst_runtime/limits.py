@@ -110,7 +110,9 @@ def open_picture(data: bytes, limits: Limits | None = None) -> tuple[ImageFile.I
         )
     name = _sniff(data)
     if name not in limits.formats:
-        got = f"a {name} picture" if name else f"data that starts with {bytes(data[:4]).hex(' ')} (hex)"
+        named = name or _other(data)
+        start = f"data that starts with {bytes(data[:4]).hex(' ')} (hex)"
+        got = f"{'an' if named == 'AVIF' else 'a'} {named} picture" if named else start
         sentence = f"got {got}; wanted {' or '.join(limits.formats)}; convert the picture to one of these"
         raise PictureError(sentence, "format")
     most = _PIECES + len(data) // _BYTES_A_PIECE
@@ -162,6 +164,21 @@ def _sniff(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return ""
+
+
+# What people also have, by the file signature: named in a refusal, for they know it by that name.
+_OTHERS = {
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM.{4}\x00{4}", re.DOTALL),
+    "TIFF": re.compile(rb"II\*\x00|MM\x00\*"),
+    "HEIC": re.compile(rb".{4}ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL),  # ISO/IEC 23008-12, annex B: the brands
+    "AVIF": re.compile(rb".{4}ftypavi[fs]", re.DOTALL),
+}
+
+
+def _other(data: bytes) -> str:
+    """The name of a format that is never taken, or an empty string."""
+    return next((name for name, signature in _OTHERS.items() if signature.match(data)), "")
 
 
 # Inside a scan 0xFF is followed by a stuffed zero or a restart number; anything else is a marker (ITU-T T.81, B.1.1).
