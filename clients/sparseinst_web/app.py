@@ -36,6 +36,7 @@ from sparseinst_web.settings import Settings
 from sparseinst_web.upload import Upload
 
 STATIC = Path(__file__).parent / "static"
+_MODEL_SECONDS = 5.0  # what the model is takes milliseconds to say
 _log = logging.getLogger("sparseinst_web")
 
 
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.settings, app.state.segmenter = settings, Segmenter(settings)
         yield
-        app.state.segmenter.close()
+        await app.state.segmenter.close()
 
     middleware = [Middleware(SecurityHeaders)]
     if settings.origins:
@@ -78,8 +79,12 @@ async def _health(_request: Request) -> Response:
 async def _model(request: Request) -> Response:
     settings: Settings = request.app.state.settings
     segmenter: Segmenter = request.app.state.segmenter
+    seconds = min(settings.deadline, _MODEL_SECONDS)
     try:
-        contract = await segmenter.contract(time.monotonic() + min(settings.deadline, 5))
+        with anyio.fail_after(seconds):
+            contract = await segmenter.contract(time.monotonic() + seconds)
+    except TimeoutError as error:
+        raise too_slow(seconds) from error
     except SparseInstError as error:
         raise from_client(error, settings.deadline) from error
     limits = settings.limits
@@ -121,7 +126,8 @@ async def _found(segmenter: Segmenter, upload: Upload, deadline: float) -> tuple
         with anyio.fail_after(deadline), segmenter.place():
             data = await upload.read()
             uploaded = time.monotonic() - start
-            found = await segmenter.segment(data, start + deadline)
+            async with upload.wanted():
+                found = await segmenter.segment(data, start + deadline)
     except TimeoutError as error:
         raise (too_slow if upload.ended else upload_too_slow)(deadline) from error
     except PictureError as error:

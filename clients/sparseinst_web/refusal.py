@@ -49,6 +49,11 @@ def too_large(max_bytes: int) -> Refusal:
     return Refusal(413, "too_large", f"the picture has more than {size}; send a smaller file")
 
 
+def cut_off() -> Refusal:
+    """The sender went away."""
+    return Refusal(400, "cut_off", "the sender went away before the answer; send the whole file and wait")
+
+
 def overloaded(detail: str = "") -> Refusal:
     """Too many pictures are under way."""
     return Refusal(503, "overloaded", "too many pictures are under way; try again in a moment", detail)

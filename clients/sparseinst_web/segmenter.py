@@ -1,27 +1,24 @@
-"""The gateway's way to the SparseInst server: a few threads, a client in each, and a bound on who may wait for them.
+"""The gateway's way to the SparseInst server: one client for all requests, and a bound on who may wait for it.
 
-Threads, because they serve both protocols: an HTTP client belongs to the thread that made it.
+A browser that goes away, or a deadline that passes, cancels the call to the server with it: no work goes on for nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-from sparseinst_client import Client, ReplyError
+import anyio
+
+from sparseinst_client import AsyncClient, ReplyError
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Header, check_header
 from sparseinst_web.refusal import overloaded
 from sparseinst_web.settings import Settings
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Segmented:
         header: format, size and orientation of the picture.
         instances: those above the settings' floor, in the picture's own pixels.
         contract: of the model that found them.
-        waited: seconds until a client was free.
+        waited: seconds until the server was asked.
         seconds: that the call to the server took.
     """
 
@@ -48,13 +45,15 @@ class Segmenter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="segment")
-        self._mine = threading.local()
+        self._calls = asyncio.Semaphore(settings.concurrency)
+        self._asking = asyncio.Lock()
         self._inside = 0
+        self._shared = self._new()
+        self._contract: Contract | None = None  # what was served when a browser last asked
 
-    def close(self) -> None:
-        """Take no more pictures; calls under way end with their own deadline."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Take no more pictures; calls under way end."""
+        await self._shared.client.close()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -83,7 +82,14 @@ class Segmenter:
             SparseInstError: the server did not do it.
         """
         asked = time.monotonic()
-        return await self._run(lambda: self._segment(data, asked, deadline))
+        async with self._calls, self._lent() as client:
+            # In a thread: the header of a hostile file takes a while to read.
+            header = await asyncio.to_thread(check_header, data, self._settings.limits)
+            start = time.monotonic()
+            instances = await client.segment(data, score_threshold=self._settings.floor, timeout=_left(deadline))
+            seconds = time.monotonic() - start
+            contract = await client.contract(timeout=_left(deadline))
+            return Segmented(header, instances, contract, start - asked, seconds)
 
     async def contract(self, deadline: float) -> Contract:
         """The contract of the model that is served now.
@@ -91,37 +97,49 @@ class Segmenter:
         Raises:
             SparseInstError: the server did not say it.
         """
-        return await self._run(lambda: self._contract(deadline))
+        async with (
+            self._asking,
+            self._new().client as client,
+        ):  # a client remembers the first contract that it was given
+            contract = await client.contract(timeout=_left(deadline))
+        if contract != self._contract:
+            await self._forget(self._shared)
+            self._contract = contract
+        return contract
 
-    def _segment(self, data: bytes, asked: float, deadline: float) -> Segmented:
-        header = check_header(data, self._settings.limits)
-        client = self._client()
-        start = time.monotonic()
+    def _new(self) -> _Shared:
+        # The page asks again by itself, and knows better than we when there is no more use in it.
+        return _Shared(AsyncClient(self._settings.url, timeout=self._settings.deadline, retries=0))
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AsyncClient]:
+        """The client that all requests share; one that was forgotten closes with its last request."""
+        shared = self._shared
+        shared.users += 1
         try:
-            instances = client.segment(data, score_threshold=self._settings.floor, timeout=_left(deadline))
-            seconds = time.monotonic() - start
-            contract = client.contract(timeout=_left(deadline))
-            return Segmented(header, instances, contract, start - asked, seconds)
+            yield shared.client
         except ReplyError:  # perhaps another model is served now: its contract is read anew
-            self._forget()
+            await self._forget(shared)
             raise
+        finally:
+            shared.users -= 1
+            if shared is not self._shared and not shared.users:
+                with anyio.CancelScope(shield=True):
+                    await shared.client.close()
 
-    def _contract(self, deadline: float) -> Contract:
-        with Client(self._settings.url) as client:  # a new one: a client remembers the contract that it was given first
-            return client.contract(timeout=_left(deadline))
+    async def _forget(self, shared: _Shared) -> None:
+        if shared is self._shared:
+            self._shared = self._new()
+            if not shared.users:
+                await shared.client.close()
 
-    def _client(self) -> Client:
-        if getattr(self._mine, "client", None) is None:
-            self._mine.client = Client(self._settings.url, timeout=self._settings.deadline)
-        client: Client = self._mine.client
-        return client
 
-    def _forget(self) -> None:
-        self._mine.client.close()
-        self._mine.client = None
+@dataclass
+class _Shared:
+    """A client and how many requests use it."""
 
-    async def _run(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+    client: AsyncClient
+    users: int = 0
 
 
 def _left(deadline: float) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from sparseinst_web.refusal import Refusal, too_large
+from sparseinst_web.refusal import cut_off, too_large
 
 # Of a refused upload this much is read and dropped: a browser that is cut off while it sends never sees the answer.
 _DROPPED = 8  # times the bound
@@ -18,6 +22,7 @@ class Upload:
     def __init__(self, request: Request, max_bytes: int) -> None:
         self._announced = request.headers.get("content-length", "0")
         self._chunks = request.stream()
+        self._receive = request.receive
         self._max_bytes = max_bytes
         self.ended = False
 
@@ -36,9 +41,30 @@ class Upload:
                     raise too_large(self._max_bytes)
                 received += chunk
         except ClientDisconnect as error:
-            raise Refusal(400, "cut_off", "the upload was cut off; send the whole file") from error
+            raise cut_off() from error
         self.ended = True
         return bytes(received)
+
+    @asynccontextmanager
+    async def wanted(self) -> AsyncIterator[None]:
+        """Cancels what is inside as soon as the sender, who has sent all, goes away.
+
+        Raises:
+            Refusal: 400, that happened; nobody is there to read it.
+        """
+        with anyio.CancelScope() as scope:
+            watching = asyncio.create_task(self._watch(scope.cancel))
+            try:
+                yield
+            finally:
+                watching.cancel()
+        if scope.cancelled_caught:
+            raise cut_off()
+
+    async def _watch(self, gone: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        gone()
 
     async def drop(self) -> None:
         """Read what is still sent and keep none of it; gives up on what does not end."""
