@@ -41,9 +41,11 @@ class Address:
         """Refuse what would fail at the first call."""
         if not isinstance(self.url, str):
             raise TypeError(f"url is {self.url!r}; {_WANTED}")
+        if "@" in self.url:  # likely a password comes before it: it is not repeated
+            raise ValueError(f"the url names a user, who belongs into headers={{'Authorization': ...}}; {_WANTED}")
         try:
             parts = urlsplit(self.url)
-            complete = bool(parts.hostname) and parts.port is not None and "@" not in parts.netloc
+            complete = bool(parts.hostname) and parts.port is not None
         except ValueError as error:
             raise ValueError(f"url is {self.url!r} ({error}); {_WANTED}") from error
         extra = parts.path.strip("/") or parts.query or parts.fragment
@@ -76,7 +78,12 @@ class Address:
         return urlsplit(self.url).netloc
 
     def grpc_credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC wants to know for TLS."""
+        """What gRPC wants to know for TLS.
+
+        Raises:
+            ValueError: as `ssl_context`; gRPC itself would find out at every call, and say that nobody is there.
+        """
+        self.ssl_context()
         parts = (Path(path).read_bytes() if path else None for path in (self.ca, self.key, self.certificate))
         return grpc.ssl_channel_credentials(*parts)
 
@@ -89,7 +96,7 @@ class Address:
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate:
-                context.load_cert_chain(self.certificate, self.key)
+                context.load_cert_chain(self.certificate, self.key, password="")  # None would ask at the terminal
         except ssl.SSLError as error:
             raise ValueError(f"the certificates for {self.url} cannot be used: {error}") from error
         return context
@@ -101,6 +108,8 @@ def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not (isinstance(name, str) and _HEADER.fullmatch(name)):
             raise ValueError(f"a header is named {name!r}; wanted letters, digits and -_.")
+        if name.lower().endswith("-bin"):
+            raise ValueError(f"a header is named {name!r}; gRPC keeps names that end in -bin for bytes")
         # The value is likely a secret: it is not repeated.
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise ValueError(f"the value of the header {name} cannot be sent; wanted printable ASCII")

@@ -32,6 +32,7 @@ from sparseinst_client.core import (
     seconds,
 )
 from sparseinst_client.errors import BadRequest, DeadlineExceeded, NotServed, SparseInstError
+from sparseinst_client.loops import PerLoop
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.retry import Attempts
@@ -46,7 +47,7 @@ _GOODBYE = 2.0  # seconds for the server to forget shared memory, when the clien
 
 
 class AsyncClient(ClientSettings):
-    """A connection to one model of one server, for the tasks of one event loop.
+    """A connection to one model of one server, for the tasks of an event loop; in another loop it opens another.
 
     `ClientSettings` tells of the arguments, `Client` of each method in more words.
     """
@@ -54,7 +55,7 @@ class AsyncClient(ClientSettings):
     def _open(self) -> None:
         self._transport = connect(self._address)
         self._regions = Regions() if self._shares else None
-        self._slots = asyncio.Semaphore(self._concurrency)
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self._concurrency))
         self._closed = False
 
     async def __aenter__(self) -> AsyncClient:
@@ -70,9 +71,10 @@ class AsyncClient(ClientSettings):
         if self._closed:
             return
         self._closed = True
+        goodbye = Attempts(0, time.monotonic() + _GOODBYE)
         for region in self._regions.clear() if self._regions is not None else ():
             with suppress(SparseInstError):  # the memory is gone from this side; the server may be gone, too
-                await self._transport.ask(self._transport.wire.unshare(region), _GOODBYE)
+                await self._transport.ask(self._transport.wire.unshare(region), goodbye.left())
         await self._transport.close()
 
     async def segment(
@@ -140,7 +142,7 @@ class AsyncClient(ClientSettings):
 
         A loop that is left early leaves the iterator to asyncio, which closes it soon; `aclosing` does so at once.
         """
-        check_stream(in_flight, self._concurrency, on_error)
+        check_stream(images, in_flight, self._concurrency, on_error)
         options = optional_inputs(1, score_threshold, max_instances)
         self._attempts(timeout)  # refuses a wrong timeout, or a closed client, now
 
@@ -166,18 +168,16 @@ class AsyncClient(ClientSettings):
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it and the model are ready; as `Client.ready`."""
-        attempts, wire = self._attempts(timeout, retries=0), self._transport.wire
-        return await self._ask(wire.server_ready(), attempts) and await self._ask(
-            wire.model_ready(self._model), attempts
-        )
+        return await self._ready(self._attempts(timeout, retries=0))
 
     async def health(self, *, timeout: float | None = None) -> Health:
         """Ask the server how it is and send a small grey picture all the way through; as `Client.health`."""
-        server = await self._ask(self._transport.wire.server(), self._attempts(timeout, retries=0))
-        ready = await self.ready(timeout=timeout)
+        attempts = self._attempts(timeout, retries=0)
+        server = await self._ask(self._transport.wire.server(), attempts)
+        ready = await self._ready(attempts)
         start, problem = time.monotonic(), ""
         try:
-            await self._segment([GREY], {}, self._attempts(timeout, retries=0))
+            await self._segment([GREY], {}, attempts)
         except SparseInstError as error:
             problem = str(error)
         return Health(server, self._model, ready, not problem, time.monotonic() - start, problem)
@@ -220,21 +220,29 @@ class AsyncClient(ClientSettings):
     @asynccontextmanager
     async def _slot(self, left: float) -> AsyncIterator[float]:
         deadline = time.monotonic() + left
+        self._slots.take_ended()
+        slots = self._slots.get()
         try:
-            await asyncio.wait_for(self._slots.acquire(), left)
+            await asyncio.wait_for(slots.acquire(), left)
         except asyncio.TimeoutError:
             sentence = f"{self._concurrency} calls were under way (concurrency), none ended in {left:g} s"
             raise DeadlineExceeded(sentence) from None
         try:
             yield max(deadline - time.monotonic(), 1e-3)
         finally:
-            self._slots.release()
+            slots.release()
 
     async def _agreed(self, attempts: Attempts) -> Contract:
         if self._contract is None:
             served = await self._ask(self._transport.wire.served(self._model), attempts)
             self._contract = agree(served, self._where)
         return self._contract
+
+    async def _ready(self, attempts: Attempts) -> bool:
+        wire = self._transport.wire
+        return await self._ask(wire.server_ready(), attempts) and await self._ask(
+            wire.model_ready(self._model), attempts
+        )
 
     async def _ask(self, call: Call[_T], attempts: Attempts) -> _T:
         return await self._persist(lambda left: self._transport.ask(call, left), attempts)

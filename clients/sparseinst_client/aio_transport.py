@@ -1,12 +1,14 @@
 """The ways of a call to a Triton server under asyncio: grpc.aio and aiohttp.
 
 As for `transport`: a deadline covers all of a call, and nothing but SparseInstError tells of a server. Connections open
-with the first call, in the loop that it runs in; in another loop they open anew.
+with the first call, in the loop that it runs in; every loop has its own. They lead to the address and nowhere else:
+what the environment says of proxies is not obeyed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Protocol, TypeVar
 
 import aiohttp
@@ -15,6 +17,7 @@ import grpc.aio
 
 from sparseinst_client.address import Address
 from sparseinst_client.errors import DeadlineExceeded, ReplyError, ServerUnavailable, from_status
+from sparseinst_client.loops import PerLoop
 from sparseinst_client.wire import MAX_REPLY, MAX_SMALL, Call, Reply, Wire
 from sparseinst_client.wire_grpc import GrpcWire
 from sparseinst_client.wire_http import HttpWire, refusal
@@ -33,10 +36,12 @@ CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity
 ]
 
 _T = TypeVar("_T")
+_processes: set[int] = set()  # that used grpc.aio, this one and those it was forked from
 
 
 class AioTransport(Protocol):
@@ -66,38 +71,40 @@ class AioGrpcTransport:
         self._address = address
         self._metadata = tuple((name.lower(), value) for name, value in address.headers.items())
         self._credentials = address.grpc_credentials() if address.tls else None
-        self._channel: grpc.aio.Channel | None = None
+        self._channels = PerLoop(self._open)
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, call: Call[_T], timeout: float) -> _T:
         """One unary call."""
         try:
-            method = self._connected().unary_unary(call.target)
+            if self._closed:
+                raise closed(self.url)
+            self._channels.take_ended()
+            method = self._channels.get().unary_unary(call.target)
             data = await method(call.body, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise from_status(str(error.code()), error.details(), self.url) from None
         except asyncio.CancelledError:
             if self._closed:  # grpc.aio cancels what is under way, although nobody cancelled the task
-                raise ServerUnavailable(f"the connection to {self.url} was closed") from None
+                raise closed(self.url) from None
             raise
         return read_reply_bytes(call, data, self.url)
 
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        if self._channel is not None and self._loop is asyncio.get_running_loop():
-            await self._channel.close()
+        self._channels.take_ended()
+        for channel in self._channels.take_own():
+            await channel.close()
 
-    def _connected(self) -> grpc.aio.Channel:
-        loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:
-            self._loop = loop
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._address.netloc, CHANNEL)
-            else:
-                self._channel = grpc.aio.secure_channel(self._address.netloc, self._credentials, CHANNEL)
-        return self._channel
+    def _open(self) -> grpc.aio.Channel:
+        if _processes and os.getpid() not in _processes:  # it would die of a segmentation fault
+            hint = "start processes by spawn or forkserver, ask by http://, or use Client"
+            raise RuntimeError(f"gRPC under asyncio was in use when this process was forked, and broke by that; {hint}")
+        _processes.add(os.getpid())
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._address.netloc, CHANNEL)
+        return grpc.aio.secure_channel(self._address.netloc, self._credentials, CHANNEL)
 
 
 class AioHttpTransport:
@@ -108,8 +115,8 @@ class AioHttpTransport:
         self.wire: Wire = HttpWire()
         self._headers = {**address.headers, "Accept-Encoding": "identity"}  # as CHANNEL says of compression
         self._context = address.ssl_context() if address.tls else None
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions = PerLoop(self._open)
+        self._closed = False
 
     async def ask(self, call: Call[_T], timeout: float) -> _T:
         """One exchange."""
@@ -127,13 +134,17 @@ class AioHttpTransport:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None and self._loop is asyncio.get_running_loop():
-            await self._session.close()
+        self._closed = True
+        for session in self._sessions.take_own():
+            await session.close()
 
     async def _exchange(self, call: Call[_T]) -> tuple[bytes, Reply]:
         verb, path = call.target.split(" ")
-        session = self._connected()
-        async with session.request(
+        if self._closed:
+            raise closed(self.url)
+        for ended in self._sessions.take_ended():
+            await ended.close()  # their sockets went with their loop; aiohttp would complain
+        async with self._sessions.get().request(
             verb, f"{self.url}{path}", data=call.body or None, headers=call.headers, allow_redirects=False
         ) as response:
             limit = call.limit if response.status == 200 else MAX_SMALL
@@ -144,18 +155,19 @@ class AioHttpTransport:
                     raise ReplyError(f"{self.url} sent a reply of more than {limit} bytes")
             return bytes(data), Reply(response.status, response.headers)
 
-    def _connected(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
-            self._loop = loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._context or True),  # the client bounds its calls
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `ask` limits the whole call
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._context or True),  # the client bounds its calls
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `ask` limits the whole call
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+
+def closed(url: str) -> ServerUnavailable:
+    """The error of calls that a client was closed under."""
+    return ServerUnavailable(f"the connection to {url} was closed")
 
 
 def read_reply_bytes(call: Call[_T], data: bytes, url: str, reply: Reply | None = None) -> _T:

@@ -75,9 +75,10 @@ class Client(ClientSettings):
             return
         for stop in (self._stop, *self._streams):
             stop.set()
+        goodbye = Attempts(0, time.monotonic() + _GOODBYE)
         for region in self._regions.clear() if self._regions is not None else ():
             with suppress(SparseInstError):  # the memory is gone from this side; the server may be gone, too
-                self._transport.ask(self._transport.wire.unshare(region), _GOODBYE)
+                self._transport.ask(self._transport.wire.unshare(region), goodbye.left())
         self._transport.close()
 
     def segment(
@@ -180,7 +181,7 @@ class Client(ClientSettings):
         Returns:
             An iterator. Closing it, as leaving a `for` loop does, ends the calls under way.
         """
-        check_stream(in_flight, self._concurrency, on_error)
+        check_stream(images, in_flight, self._concurrency, on_error)
         options = optional_inputs(1, score_threshold, max_instances)
         limit, stop = self._limit(timeout), Stop()
         self._streams.add(stop)
@@ -210,8 +211,7 @@ class Client(ClientSettings):
         Raises:
             ServerUnavailable, DeadlineExceeded: nobody answers.
         """
-        attempts, wire = Attempts(0, time.monotonic() + self._limit(timeout)), self._transport.wire
-        return self._ask(wire.server_ready(), attempts) and self._ask(wire.model_ready(self._model), attempts)
+        return self._ready(Attempts(0, time.monotonic() + self._limit(timeout)))
 
     def health(self, *, timeout: float | None = None) -> Health:
         """Ask the server how it is and send a small grey picture all the way through, without retries.
@@ -220,12 +220,12 @@ class Client(ClientSettings):
             ServerUnavailable, DeadlineExceeded: nobody answers. A server that answers without serving the model is
                 not an error here: see `Health.answers`.
         """
-        limit = self._limit(timeout)
-        server = self._ask(self._transport.wire.server(), Attempts(0, time.monotonic() + limit))
-        ready = self.ready(timeout=limit)
+        attempts = Attempts(0, time.monotonic() + self._limit(timeout))
+        server = self._ask(self._transport.wire.server(), attempts)
+        ready = self._ready(attempts)
         start, problem = time.monotonic(), ""
         try:
-            self._segment([GREY], {}, Attempts(0, start + limit), self._stop)
+            self._segment([GREY], {}, attempts, self._stop)
         except SparseInstError as error:
             problem = str(error)
         return Health(server, self._model, ready, not problem, time.monotonic() - start, problem)
@@ -250,12 +250,16 @@ class Client(ClientSettings):
 
     def _infer(self, call: Call[_T], left: float, stop: Stop) -> _T:
         with self._slot(left) as rest:
-            return self._transport.ask(call, rest, stop if stop is not self._stop else None)
+            return self._call(call, rest, stop)
+
+    def _call(self, call: Call[_T], left: float, stop: Stop) -> _T:
+        """One attempt; closing the client ends all of them by itself."""
+        return self._transport.ask(call, left, stop if stop is not self._stop else None)
 
     def _infer_shared(self, call: Call[_T], left: float, stop: Stop, region: Region) -> _T:
         if not region.registered:
             try:
-                self._transport.ask(self._transport.wire.share(region.name, region.key, region.size), left)
+                self._call(self._transport.wire.share(region.name, region.key, region.size), left, stop)
             except SparseInstError as error:
                 raise refused(error, self._transport.url) from error
             region.registered = True
@@ -278,9 +282,13 @@ class Client(ClientSettings):
     def _agreed(self, attempts: Attempts, stop: Stop) -> Contract:
         if self._contract is None:
             call = self._transport.wire.served(self._model)
-            served = persist(lambda left: self._transport.ask(call, left), attempts, stop)
+            served = persist(lambda left: self._call(call, left, stop), attempts, stop)
             self._contract = agree(served, self._where)
         return self._contract
+
+    def _ready(self, attempts: Attempts) -> bool:
+        wire = self._transport.wire
+        return self._ask(wire.server_ready(), attempts) and self._ask(wire.model_ready(self._model), attempts)
 
     def _ask(self, call: Call[_T], attempts: Attempts) -> _T:
         return persist(lambda left: self._transport.ask(call, left), attempts, self._stop)

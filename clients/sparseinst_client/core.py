@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -136,9 +136,10 @@ def whole(name: str, value: int, least: int) -> int:
 
 
 def check_batch(images: Sequence[Picture]) -> None:
-    """Refuse one picture where several belong; raises TypeError."""
-    if isinstance(images, (str, bytes, np.ndarray)):
-        raise TypeError(f"images is one {type(images).__name__}; wanted a list of pictures, or use segment()")
+    """Refuse what is no list of pictures; raises TypeError."""
+    _check_several(images)
+    if not isinstance(images, Sequence):
+        raise TypeError(f"images is a {type(images).__name__}; wanted a list of pictures, or use stream()")
 
 
 def check_size(pictures: int, contract: Contract) -> None:
@@ -170,10 +171,19 @@ def picture_tensor(pictures: Sequence[bytes]) -> np.ndarray:
     return np.array(pictures, dtype=np.object_)[:, None]
 
 
-def check_stream(in_flight: int, concurrency: int, on_error: str) -> None:
+def check_stream(images: object, in_flight: int, concurrency: int, on_error: str) -> None:
     """Refuse what a stream cannot do; raises TypeError or ValueError."""
+    _check_several(images)
+    if not isinstance(images, (Iterable, AsyncIterable)):
+        raise TypeError(f"images is a {type(images).__name__}; wanted something that gives pictures, such as a list")
     whole("in_flight", in_flight, 1)
     if in_flight > concurrency:
         raise ValueError(f"in_flight is {in_flight}; the client has at most {concurrency} under way (concurrency)")
     if on_error not in {"raise", "yield"}:
         raise ValueError(f"on_error is {on_error!r}; wanted 'raise' or 'yield'")
+
+
+def _check_several(images: object) -> None:
+    """Refuse one picture where several belong: text and bytes would be taken for a list of letters."""
+    if isinstance(images, (str, bytes, bytearray, memoryview, Path, np.ndarray)):
+        raise TypeError(f"images is one {type(images).__name__}; wanted a list of pictures, or use segment()")

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from sparseinst_client.errors import (
 from sparseinst_client.wire import Shared, pack
 
 _SMALLEST = 2**20  # bytes
+_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps it, not a folder for temporary files
 
 
 class Region:
@@ -38,6 +40,9 @@ class Region:
         name: under which a server knows it, and of its file in /dev/shm.
         size: in bytes.
         registered: whether the server knows it, as far as we know.
+
+    Raises:
+        OSError: there is not so much.
     """
 
     def __init__(self, size: int) -> None:
@@ -45,6 +50,13 @@ class Region:
         self.size, self.registered = size, False
         self._memory = SharedMemory(self.name, create=True, size=size)
         self.remove = weakref.finalize(self, _remove, self._memory, os.getpid())
+        try:
+            _reserve(self.name, size)
+        except OSError as error:
+            self.remove()
+            hint = "make it larger (docker run --shm-size), or leave shared_memory out"
+            sentence = f"{size} bytes of shared memory cannot be had ({error.strerror}); {hint}"
+            raise OSError(error.errno, sentence, str(_FOLDER)) from error
 
     @property
     def key(self) -> str:
@@ -125,6 +137,12 @@ def forgotten(error: BadRequest | NotServed, region: Region) -> SparseInstError:
         return error
     region.registered = False
     return ServerUnavailable(f"the server has forgotten the shared memory, as after a restart: {error}")
+
+
+def _reserve(name: str, size: int) -> None:
+    """Take the memory now: that there is none left would show as a deadly signal when it is written to."""
+    with suppress(FileNotFoundError), (_FOLDER / name).open("r+b") as file:  # other systems keep no files of it
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _remove(memory: SharedMemory, owner: int) -> None:

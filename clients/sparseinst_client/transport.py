@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,7 +19,7 @@ import grpc
 import numpy as np
 
 from sparseinst_client.address import Address
-from sparseinst_client.aio_transport import CHANNEL, AioHttpTransport, read_reply_bytes
+from sparseinst_client.aio_transport import CHANNEL, AioHttpTransport, closed, read_reply_bytes
 from sparseinst_client.errors import ServerUnavailable, from_status
 from sparseinst_client.wire import Call, Inputs, Wire
 from sparseinst_client.wire_grpc import GrpcWire
@@ -93,6 +94,7 @@ class GrpcTransport:
             self._channel = grpc.secure_channel(address.netloc, address.grpc_credentials(), CHANNEL)
         else:
             self._channel = grpc.insecure_channel(address.netloc, CHANNEL)
+        self._closed = False
 
     def ask(self, call: Call[_T], timeout: float, stop: Stop | None = None) -> _T:
         """One unary call."""
@@ -106,6 +108,10 @@ class GrpcTransport:
             raise ServerUnavailable(f"the call to {self.url} was cancelled") from None
         except grpc.RpcError as error:
             raise from_status(str(error.code()), error.details(), self.url) from None
+        except ValueError:  # gRPC's word for a channel that was closed before the call
+            if self._closed:
+                raise closed(self.url) from None
+            raise
         return read_reply_bytes(call, data, self.url)
 
     def infer(self, model: str, inputs: Inputs, timeout: float) -> dict[str, np.ndarray]:
@@ -114,6 +120,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed = True
         self._channel.close()
 
 
@@ -173,10 +180,14 @@ _loops_lock = threading.Lock()
 
 
 def _background() -> asyncio.AbstractEventLoop:
-    """The event loop of this process for HTTP, in a thread of its own; a forked child starts another."""
+    """The event loop of this process for HTTP, in a thread of its own; a forked child starts another.
+
+    It polls: what epoll waits for is kept in the kernel and shared with a forked child, who would, by letting go of its
+    copies of the connections, make the parent deaf to its own.
+    """
     with _loops_lock:
         loop = _loops.get(os.getpid())
         if loop is None:
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            loop = _loops[os.getpid()] = asyncio.SelectorEventLoop(selectors.PollSelector())
             threading.Thread(target=loop.run_forever, name=_THREAD, daemon=True).start()
         return loop

@@ -1,13 +1,29 @@
-"""Hand-made replies: what a server that keeps the contract sends, for tests to bend."""
+"""The server that lies, and hand-made replies: what one that keeps the contract sends, for tests to bend."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import hostile
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 from sparseinst_runtime import Contract
 from sparseinst_runtime.instances import Instances
+
+
+@pytest.fixture(scope="session")
+def urls() -> Iterator[dict[str, str]]:
+    """The server that lies, by protocol."""
+    with hostile.attacker() as urls:
+        yield urls
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(request, urls) -> str:
+    """The same, once for each protocol."""
+    return urls[request.param]
 
 
 @pytest.fixture

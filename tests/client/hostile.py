@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import ssl
 import struct
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
@@ -202,7 +205,10 @@ class Handler(grpc.GenericRpcHandler):
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             if name == "ModelConfig":
-                return grpc_config(service_pb2.ModelConfigRequest.FromString(request).name)
+                model = service_pb2.ModelConfigRequest.FromString(request).name
+                while model == "hangs_before_all" and context.is_active():
+                    time.sleep(0.02)
+                return grpc_config(model)
             if name == "ModelInfer":
                 return grpc_infer(service_pb2.ModelInferRequest.FromString(request).model_name, len(request), context)
             context.abort(grpc.StatusCode.UNIMPLEMENTED, name)
@@ -219,6 +225,8 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         model = self.path.split("/")[3]
+        if model == "hangs_before_all":
+            time.sleep(30)
         body = json.dumps(config(model)).encode()
         self.reply(body + (b" " * 2 * MIB if model == "a_huge_configuration" else b""))
 
@@ -294,6 +302,16 @@ class HttpServer(ThreadingHTTPServer):
 
     def handle_error(self, *_):
         """The client has left, as it should."""
+
+
+@contextmanager
+def attacker(*arguments: object) -> Iterator[dict[str, str]]:
+    """The server, in a process of its own; gives its URL by protocol."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        grpc_port, http_port = process.stdout.readline().split()
+        yield {"grpc": f"grpc://127.0.0.1:{grpc_port}", "http": f"http://127.0.0.1:{http_port}"}
+        process.stdin.close()
 
 
 def main() -> None:

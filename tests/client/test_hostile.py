@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -30,26 +29,6 @@ from sparseinst_client.wire import MAX_REPLY
 
 PICTURE = np.full((32, 32, 3), 128, np.uint8)
 BOUND = 4 * MAX_REPLY  # as it came, parsed, and copies of it on the way
-
-
-@contextmanager
-def attacker(*arguments):
-    command = [sys.executable, str(Path(__file__).with_name("hostile.py")), *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        grpc_port, http_port = process.stdout.readline().split()
-        yield {"grpc": f"grpc://127.0.0.1:{grpc_port}", "http": f"http://127.0.0.1:{http_port}"}
-        process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def urls():
-    with attacker() as urls:
-        yield urls
-
-
-@pytest.fixture(params=["grpc", "http"])
-def url(request, urls):
-    return urls[request.param]
 
 
 @contextmanager
@@ -219,7 +198,7 @@ def test_closing_an_asynchronous_client_ends_its_calls(url):
     async def work():
         client = AsyncClient(url, model="hangs", retries=9)
         calls = [asyncio.ensure_future(client.segment(PICTURE, timeout=60)) for _ in range(2)]
-        while client._slots._value > 62:
+        while client._slots.get()._value > 62:
             await asyncio.sleep(0.01)
         await client.close()
         return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
@@ -258,7 +237,7 @@ def certificates(repo_root, tmp_path_factory):
 
 
 def test_https_trusts_whom_it_is_told_to(certificates):
-    with attacker(certificates / "server.crt", certificates / "server.key") as urls:
+    with hostile.attacker(certificates / "server.crt", certificates / "server.key") as urls:
         url = urls["http"].replace("http", "https")
         with Client(url, model="honest", ca=certificates / "ca.crt") as client:
             assert len(client.segment(PICTURE)) == 1
