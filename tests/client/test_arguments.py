@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -53,6 +57,8 @@ def test_both_forms_make_a_client_without_a_server(url):
         (NOBODY, {"headers": {"a b": "c"}}, ValueError, "named 'a b'"),
         (NOBODY, {"headers": {"a": "c\r\nd: e"}}, ValueError, "header a cannot be sent"),
         (NOBODY, {"headers": [("a", "b")]}, TypeError, "headers is a list"),
+        (NOBODY, {"headers": {"Trace-Bin": "b"}}, ValueError, "names that end in -bin"),
+        ("grpcs://127.0.0.1:9", {"ca": __file__}, ValueError, "cannot be used"),
         (NOBODY, {"ca": __file__}, ValueError, "wanted grpcs:// or https://"),
         ("grpcs://127.0.0.1:9", {"ca": "missing.crt"}, ValueError, "no file missing.crt"),
         ("grpcs://127.0.0.1:9", {"certificate": __file__}, ValueError, "belong together"),
@@ -65,6 +71,42 @@ def test_both_forms_make_a_client_without_a_server(url):
 def test_settings_are_checked_when_the_client_is_made(kind, url, settings, error, said):
     with pytest.raises(error, match=re.escape(said)):
         kind(url, **settings)
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@localhost:8000", "http://me:secret@localhost:port"])
+def test_a_password_in_an_address_is_not_repeated(url):
+    with pytest.raises(ValueError, match="Authorization") as raised:
+        Client(url)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_a_key_with_a_pass_phrase_is_refused_and_asks_nobody(scheme, tmp_path):
+    key, certificate = tmp_path / "a.key", tmp_path / "a.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=a"]
+    names = ["-passout", "pass:secret", "-keyout", key, "-out", certificate]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    ask = (
+        "import sys; from sparseinst_client import Client\n"
+        "try: Client(sys.argv[1], certificate=sys.argv[2], key=sys.argv[3])\n"
+        "except ValueError as error: print(error)"
+    )
+    command = [sys.executable, "-c", ask, f"{scheme}://127.0.0.1:9", certificate, key]
+    # A session of its own has no terminal, but for this one, which nobody types at.
+    leader, terminal = os.openpty()
+    done = subprocess.run(command, stdin=terminal, capture_output=True, timeout=60, start_new_session=True, check=True)
+    os.close(leader)
+    os.close(terminal)
+    assert b"cannot be used" in done.stdout
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "images", ["a.jpg", Path("a.jpg"), b"jpeg", bytearray(b"jpeg"), np.zeros((4, 4, 3), np.uint8), 7, None]
+)
+def test_a_stream_of_one_picture_is_refused_before_it_is_taken_for_its_letters(kind, images):
+    with pytest.raises(TypeError, match=r"wanted a list of pictures|wanted something that gives pictures"):
+        kind(NOBODY).stream(images)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -133,9 +175,15 @@ def test_a_missing_file_is_the_callers_error(tmp_path):
         encoded(tmp_path / "missing.jpg")
 
 
-def test_one_picture_is_not_a_batch():
+@pytest.mark.parametrize("images", ["picture.jpg", Path("picture.jpg"), b"jpeg", np.zeros((4, 4, 3), np.uint8)])
+def test_one_picture_is_not_a_batch(images):
     with Client(NOBODY) as client, pytest.raises(TypeError, match="use segment"):
-        client.segment_batch("picture.jpg")
+        client.segment_batch(images)
+
+
+def test_a_generator_is_not_a_batch():
+    with Client(NOBODY) as client, pytest.raises(TypeError, match=r"a generator; wanted a list .* use stream"):
+        client.segment_batch(path for path in ["a.jpg"])
 
 
 def test_no_pictures_need_no_server():
