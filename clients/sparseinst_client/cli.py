@@ -18,6 +18,8 @@ EPILOG = f"""\
 examples:
   sparseinst-client image zoo.jpg --out overlay.png        what is in a picture, as a table and painted
   sparseinst-client folder pictures/ --out found.jsonl     all pictures of a folder; go on where it was stopped
+  sparseinst-client bulk s3://zoo/pictures --out s3://zoo/found --url grpc://gpu-1:8001,grpc://gpu-2:8001
+                                                           a bucket, by many workers and servers (extra 'bulk')
   sparseinst-client video zoo.mp4 --out painted.mp4        every frame of a video, or of a camera
   sparseinst-client evaluate --annotations val.json --images val/
                                                            COCO mask AP of what the server answers
@@ -32,7 +34,7 @@ exit status:
   0  done
   1  failed; one sentence on stderr says why
   2  wrong usage
-  3  folder: done, but some pictures could not be segmented; they are listed
+  3  folder, bulk: done, but some pictures could not be segmented; they are listed
   130  interrupted by Ctrl-C; what was written until then is whole
 """
 
@@ -53,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except OSError as error:
-        complain(f"{error.filename or 'file'}: {error.strerror or error}")
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ModuleNotFoundError as error:
-        missing = f"{error.name} is not installed; install the extra: pip install 'sparseinst[client,bench]'"
+        missing = f"{error.name} is not installed; install the extra: pip install 'sparseinst[client,bench,bulk]'"
         complain(error.msg if "pip install" in error.msg else missing)
     except (SparseInstError, ValueError) as error:  # wrong pictures and annotations are ValueErrors
         complain(str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import ray.data
 
 from sparseinst_client.bulk.fleet import Fleet
 from sparseinst_client.bulk.storage import Folder, Results
-from sparseinst_client.errors import BadRequest, SparseInstError
+from sparseinst_client.errors import BadRequest, ServerUnavailable, SparseInstError
 from sparseinst_client.folder import Outcome, picture_row
 
 _SHARE_OF_A_CORE = 0.25  # a worker mostly waits for servers
@@ -61,7 +62,10 @@ class Worker:
                 else:
                     outcome.done += 1
         if rows:
-            self.results.add(part, rows)
+            try:
+                self.results.add(part, rows)
+            except (OSError, ValueError) as error:
+                outcome = Outcome(failed=[(name, str(error)) for name in names])
         return pa.Table.from_pylist([vars(outcome)], _OUTCOME)
 
     def _row(self, name: str) -> dict[str, Any] | Exception:
@@ -75,7 +79,7 @@ class Worker:
             )
         except BadRequest as error:
             return {"file_name": name, "error": str(error)}
-        except (SparseInstError, OSError) as error:
+        except (SparseInstError, OSError, ValueError) as error:
             return error
         return picture_row(name, found, settings["classes"], settings["category_ids"])
 
@@ -89,16 +93,31 @@ def ray_at(address: str) -> Iterator[None]:
     """Ray at the address of a cluster, or, for "local", one of this machine that ends with the block.
 
     Raises:
-        ConnectionError: there is no cluster at the address.
+        ServerUnavailable: there is no cluster at the address.
     """
+    if address not in {"local", "auto"}:
+        _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and warn of what its own Data does
     alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+    except ConnectionError as error:
+        raise ServerUnavailable(f"no Ray cluster for --ray {address}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        wanted = "wanted auto, or HOST:PORT of the cluster's head"
+        raise ServerUnavailable(f"no Ray cluster for --ray {address}: {error}; {wanted}") from error
 
 
 def outcomes(worker: Worker, names: Sequence[str], workers: int) -> Iterator[Outcome]:
