@@ -6,6 +6,7 @@ draws diagrams: only the pages that have any load it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SCRIPTS = Path(__file__).resolve().parents[1] / "build" / "tools" / "docs-scripts"
 ADDRESS = "assets/javascripts/"
 MERMAID, WORKER = "mermaid.js", "iframe-worker.js"
-DIAGRAM = '<pre class="mermaid">'
+DIAGRAM = re.compile(r'<pre class="mermaid">.*?</pre>', re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -33,8 +34,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Have a page with diagrams load what draws them, before the theme's script would fetch it."""
-    if DIAGRAM not in output:
+    """Have a page with diagrams load what draws them, before the theme's script would fetch it.
+
+    Around each comes an element that scrolls: on a phone a diagram would be too small to read.
+    """
+    framed, diagrams = DIAGRAM.subn(r'<div class="diagram">\g<0></div>', output)
+    if not diagrams:
         return output
     script = f'<script src="{get_relative_url(ADDRESS + MERMAID, page.url)}"></script>'
-    return output.replace("</head>", script + "</head>", 1)
+    return framed.replace("</head>", script + "</head>", 1)
