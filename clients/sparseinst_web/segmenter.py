@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from sparseinst_client import AsyncClient, ReplyError
+from sparseinst_client import AsyncClient, ReplyError, ServerUnavailable
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
 from sparseinst_runtime.limits import Header, check_header
@@ -118,7 +118,8 @@ class Segmenter:
         shared.users += 1
         try:
             yield shared.client
-        except ReplyError:  # perhaps another model is served now: its contract is read anew
+        # Perhaps another model is served now, whose contract is read anew; or another server, to be looked for at once.
+        except (ReplyError, ServerUnavailable):
             await self._forget(shared)
             raise
         finally:

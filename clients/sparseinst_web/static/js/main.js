@@ -1,17 +1,22 @@
 // Ties the page together: what is on the shelf, which view is open, which instance is brought out.
 
-import { askExample, askModel } from "./api.js";
 import { Camera } from "./camera.js";
 import { cocoOf, pngOf, save, stemOf } from "./download.js";
 import { above } from "./draw.js";
+import { offer } from "./examples.js";
 import { Grid } from "./grid.js";
 import { InstanceList } from "./instance_list.js";
 import { listen } from "./intake.js";
 import { Panel } from "./panel.js";
-import { Shelf, isFinal, sizeOf } from "./shelf.js";
+import { Server } from "./server.js";
+import { Shelf, isDeserted, isFinal, sizeOf } from "./shelf.js";
 import { Stage } from "./stage.js";
 
-const ASK_AGAIN = 5000; // milliseconds, while the server is down
+const BUSY = { waiting: "Waiting for its turn", working: "Segmenting" };
+const AWAY = {
+  server_unavailable: "The inference server cannot be reached.",
+  gateway_unreachable: "The gateway that serves this page cannot be reached.",
+};
 const TITLES = {
   not_a_picture: "This cannot be read as a picture",
   too_large: "This picture is too large",
@@ -21,6 +26,7 @@ const TITLES = {
 };
 
 const $ = (id) => document.getElementById(id);
+const server = new Server();
 const shelf = new Shelf();
 const panel = new Panel();
 const stage = new Stage($("stage"));
@@ -29,32 +35,35 @@ const grid = new Grid($("grid"), $("grid-card"));
 const camera = new Camera($("camera"));
 
 let model = null;
-let asking = 0; // the timer, while the server is down
 let open = null; // the picture on the stage; null while the grid is seen
 let picked = null; // the instance that stays brought out
 let pointed = null; // the one under the pointer, or with the keyboard's focus
 
 // --- what is served
 
-async function meet() {
-  clearTimeout(asking);
-  try {
-    model = await askModel();
-  } catch (error) {
-    serverIs("down", "Server not reachable");
-    alarm(error.message);
-    asking = setTimeout(meet, ASK_AGAIN);
-    return;
-  }
-  shelf.maxBytes = model.max_bytes;
+server.addEventListener("up", ({ detail: served }) => {
+  const back = $("server").dataset.state === "down";
   serverIs("up", "Server ready");
   alarm(null);
+  if (JSON.stringify(served) !== JSON.stringify(model)) meet(served);
+  if (back) say("The server is back.");
+  shelf.retryDeserted();
+});
+
+server.addEventListener("down", ({ detail: error }) => {
+  serverIs("down", error.code === "gateway_unreachable" ? "Gateway not reachable" : "Server not reachable");
+  alarm(`${AWAY[error.code] ?? error.message} This page keeps asking, and goes on by itself.`);
+});
+
+function meet(served) {
+  model = served;
+  shelf.maxBytes = model.max_bytes;
   $("name").textContent = model.name;
   $("classes").textContent = ` · ${model.classes.length} ${model.classes.length === 1 ? "class" : "classes"}`;
   $("finds").textContent = `The model finds ${inWords(model.classes)}.`;
   $("most").textContent = `, up to ${sizeOf(model.max_bytes)}`;
   panel.start(model);
-  offer(model.examples);
+  offer($("examples"), model.examples, take, () => server.ask());
 }
 
 function serverIs(state, words) {
@@ -74,36 +83,6 @@ function inWords(names) {
   return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
-function offer(names) {
-  const items = names.slice(0, 7).map((name, index) => {
-    const item = document.createElement("li");
-    const button = document.createElement("button");
-    const image = document.createElement("img");
-    button.type = "button";
-    button.setAttribute("aria-label", `Example ${index + 1}`);
-    image.alt = "";
-    image.src = `api/examples/${encodeURIComponent(name)}`;
-    button.append(image);
-    button.addEventListener("click", async () => take([await askExample(name)]));
-    item.append(button);
-    return item;
-  });
-  if (names.length > 1) items.push(offerAll(names));
-  $("examples").querySelector("ul").replaceChildren(...items);
-  $("examples").hidden = names.length === 0;
-}
-
-function offerAll(names) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "all";
-  button.textContent = `All ${names.length}`;
-  button.addEventListener("click", async () => take(await Promise.all(names.map(askExample))));
-  item.append(button);
-  return item;
-}
-
 // --- pictures
 
 function take(files) {
@@ -118,8 +97,7 @@ shelf.addEventListener("added", ({ detail: pictures }) => {
 
 shelf.addEventListener("changed", ({ detail: picture }) => {
   grid.change(picture);
-  const up = $("server").dataset.state === "up";
-  if (picture.status === "done" ? !up : up && picture.code === "server_unavailable") meet();
+  if (picture.status === "done" ? server.state !== "up" : isDeserted(picture)) server.ask();
   if (picture === open) show(picture);
   else refresh();
   report(picture);
@@ -204,11 +182,12 @@ function refreshStage() {
   const { name, status, problem, code, width, height } = open;
   $("title").textContent = status === "done" ? `${name}, ${width} × ${height}` : name;
   $("stage").dataset.status = status;
+  $("stage").querySelector(".busy").lastChild.textContent = BUSY[status] ?? "";
   $("failure").hidden = status !== "failed";
   $("failure").querySelector("h2").textContent = TITLES[code] ?? "That did not work";
   $("failure").querySelector("p").textContent = problem ?? "";
   $("failure").querySelector("button").hidden = isFinal(open);
-  const words = status === "done" ? summaryOf(open) : status;
+  const words = status === "done" ? summaryOf(open) : (BUSY[status] ?? status);
   $("stage").querySelector("canvas").setAttribute("aria-label", `${name}. ${words}`);
 }
 
@@ -241,8 +220,9 @@ for (const part of [stage, list]) {
   });
   part.addEventListener("picked", ({ detail: instance }) => {
     picked = instance === picked ? null : instance;
+    if (!picked) pointed = null; // let go of, though it still has the focus
     bringOut();
-    stage.describe(instance);
+    stage.describe(picked);
   });
 }
 
@@ -258,7 +238,7 @@ for (const button of document.querySelectorAll(".open-camera")) {
   button.hidden = !Camera.available;
   button.addEventListener("click", () => camera.open());
 }
-$("alert").querySelector("button").addEventListener("click", meet);
+$("alert").querySelector("button").addEventListener("click", () => server.ask());
 $("failure").querySelector("button").addEventListener("click", () => shelf.retry(open));
 $("to-grid").addEventListener("click", () => showGrid(open));
 $("previous").addEventListener("click", () => turn(-1));
@@ -282,4 +262,4 @@ document.addEventListener("keydown", (event) => {
 });
 
 grid.view = panel.view;
-meet();
+server.ask();

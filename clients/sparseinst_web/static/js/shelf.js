@@ -26,7 +26,7 @@ export class Shelf extends EventTarget {
     const pictures = [...files].map((file) => {
       const url = URL.createObjectURL(file);
       const picture = { id: ++this.#ids, name: file.name, file, seen: file, url, status: "waiting" };
-      return Object.assign(picture, { problem: null, code: null, instances: [] });
+      return Object.assign(picture, { retried: false, problem: null, code: null, instances: [] });
     });
     this.pictures.push(...pictures);
     this.#tell("added", pictures);
@@ -38,6 +38,14 @@ export class Shelf extends EventTarget {
     picture.status = "waiting";
     this.#changed(picture);
     this.#work();
+  }
+
+  /** Try again what found nobody there; once each, so that a picture that a server dies of does not kill the next one. */
+  retryDeserted() {
+    for (const picture of this.pictures.filter((one) => isDeserted(one) && !one.retried)) {
+      picture.retried = true;
+      this.retry(picture);
+    }
   }
 
   /** Forget all pictures, and give up what is under way. */
@@ -82,6 +90,7 @@ export class Shelf extends EventTarget {
       }
       Object.assign(picture, { model, height, width, instances, server: milliseconds.server, roundTrip });
       picture.status = "done";
+      picture.retried = false;
     } catch (error) {
       if (signal.aborted) return;
       picture.status = "failed";
@@ -114,6 +123,11 @@ export class Shelf extends EventTarget {
 /** Whether a picture failed in a way that trying again cannot help. */
 export function isFinal({ code }) {
   return code === "not_a_picture" || code === "too_large";
+}
+
+/** Whether a picture failed because nobody was there to look at it. */
+export function isDeserted({ status, code }) {
+  return status === "failed" && (code === "server_unavailable" || code === "gateway_unreachable");
 }
 
 /** Bytes in words. */
