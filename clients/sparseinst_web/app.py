@@ -11,6 +11,7 @@ Whatever fails answers `{"error": {"code", "message"}}`; refusal.py has the list
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ from starlette.staticfiles import StaticFiles
 
 from sparseinst_client.errors import SparseInstError
 from sparseinst_runtime.limits import PictureError
-from sparseinst_web.refusal import Refusal, from_client, too_slow, upload_too_slow
+from sparseinst_web.refusal import Refusal, from_client, stopping, too_slow, upload_too_slow
 from sparseinst_web.security import SecurityHeaders, check_origin
 from sparseinst_web.segmenter import Segmented, Segmenter
 from sparseinst_web.settings import Settings
@@ -130,6 +131,8 @@ async def _found(segmenter: Segmenter, upload: Upload, deadline: float) -> tuple
                 found = await segmenter.segment(data, start + deadline)
     except TimeoutError as error:
         raise (too_slow if upload.ended else upload_too_slow)(deadline) from error
+    except asyncio.CancelledError as error:  # by none of the scopes above: the gateway was told to stop, and has waited
+        raise stopping() from error
     except PictureError as error:
         raise Refusal(400, "not_a_picture", str(error)) from error
     except SparseInstError as error:

@@ -59,6 +59,11 @@ def overloaded(detail: str = "") -> Refusal:
     return Refusal(503, "overloaded", "too many pictures are under way; try again in a moment", detail)
 
 
+def stopping() -> Refusal:
+    """The gateway goes down."""
+    return Refusal(503, "stopping", "the gateway stops; try again when it is back")
+
+
 def too_slow(seconds: float, detail: str = "") -> Refusal:
     """The deadline passed before the server answered."""
     message = f"the server did not answer within {seconds:g} s; try again later"
