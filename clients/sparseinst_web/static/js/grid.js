@@ -4,7 +4,7 @@ import { above, paint } from "./draw.js";
 import { isFinal } from "./shelf.js";
 
 const WORDS = { waiting: "waiting", working: "working", failed: "failed" };
-const LONG_SIDE = 480; // of a small picture, in pixels
+const LONG_SIDE = 640; // of a small picture, in pixels
 
 /** The grid. Fires `opened` (detail: the picture) and `retried`. */
 export class Grid extends EventTarget {

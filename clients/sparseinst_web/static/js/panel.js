@@ -41,7 +41,8 @@ export class Panel extends EventTarget {
     const shown = above(instances, this.view.threshold);
     this.#rule(instances, pictures.length === 1);
     $("count").textContent = done.length ? `${shown.length} of ${instances.length} shown` : "";
-    $("none").hidden = !done.length || shown.length > 0;
+    $("none").hidden = shown.length > 0;
+    $("none").textContent = absence(done, instances);
     $("save-png").disabled = done.length === 0;
     $("save-coco").disabled = done.length === 0;
     this.#sum(shown);
@@ -75,7 +76,8 @@ export class Panel extends EventTarget {
   }
 
   #time(done) {
-    $("times").hidden = done.length === 0;
+    document.querySelector("#times .stack").classList.toggle("empty", done.length === 0);
+    for (const id of ["time-server", "time-way", "time-round"]) $(id).textContent = "–";
     if (!done.length) return;
     const server = median(done.map((picture) => picture.server));
     const round = median(done.map((picture) => picture.roundTrip));
@@ -92,6 +94,13 @@ export class Panel extends EventTarget {
     this.#threshold.style.setProperty("--share", String((this.view.threshold - min) / (max - min)));
     this.dispatchEvent(new Event("viewed"));
   }
+}
+
+// Why nothing is listed.
+function absence(done, instances) {
+  if (!done.length) return "They are listed here as soon as they are found.";
+  if (!instances.length) return "The model found nothing it knows.";
+  return "Nothing above this score. Lower it to see what the model doubts.";
 }
 
 function milliseconds(value) {
