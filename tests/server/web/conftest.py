@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import signal
@@ -11,16 +12,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from sparseinst_client import Client
 from sparseinst_web.settings import Settings
 
 MAX_BYTES = 1 << 20  # what the gateway of these tests takes
-SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-# What Chromium itself writes about a request that was refused, which some tests want.
-REFUSED = re.compile(r"Failed to load resource: the server responded with a status of \d+")
+# As Playwright describes devices. A phone has a finger in place of a mouse, and small pixels.
+DEVICES = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+        "device_scale_factor": 2,
+    },
+}
+# What Chromium itself writes about a request that was refused or found nobody, which some tests want.
+REFUSED = re.compile(
+    r"Failed to load resource: (the server responded with a status of \d+|net::ERR_CONNECTION_REFUSED)"
+)
 
 
 @contextmanager
@@ -100,8 +114,8 @@ def visit(browser, gateway) -> Iterator[Callable[..., Page]]:
     complaints: list[str] = []
     elsewhere: list[str] = []
 
-    def open_page(address: str = gateway, size: str = "desktop", scheme: str = "light", *, ready: bool = True) -> Page:
-        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone")
+    def open_page(address: str = gateway, device: str = "desktop", *, ready: bool = True, **wishes: str) -> Page:
+        context = browser.new_context(**DEVICES[device], **wishes)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15_000)
@@ -133,3 +147,21 @@ def give(page: Page, *files) -> None:
     page.set_input_files("input[type=file] >> visible=true", [str(file) for file in files])
     if len(files) == 1:
         page.wait_for_selector("#stage[data-status=done] img.ready")
+
+
+def rows(page: Page) -> list[tuple[str, str]]:
+    """Class and score of the instances that the list shows."""
+    shown = page.locator("#instances li:visible")
+    return list(zip(shown.locator(".class").all_inner_texts(), shown.locator(".score").all_inner_texts(), strict=True))
+
+
+def saved(page: Page, button: str) -> tuple[bytes, str]:
+    """The bytes and the name of what a button downloads."""
+    with page.expect_download() as download:
+        page.click(button)
+    return download.value.path().read_bytes(), download.value.suggested_filename
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """RGB of an encoded picture, as stored."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

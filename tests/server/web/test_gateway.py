@@ -21,6 +21,8 @@ from sparseinst_web import create_app
 from sparseinst_web.refusal import from_client
 from sparseinst_web.security import HEADERS
 
+from .conftest import running_gateway
+
 STATIC = Path(sparseinst_web.__file__).parent / "static"
 
 
@@ -141,13 +143,28 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(settings, pictu
 
 
 def test_an_upload_that_never_ends_is_given_up_at_the_deadline(server):
-    from .conftest import running_gateway
-
     with running_gateway(server.grpc_url, "--deadline", "0.4") as address:
         place = urlsplit(address)
         with socket.create_connection((place.hostname, place.port), timeout=15) as connection:
             connection.sendall(b"POST /api/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
             assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_browser_that_leaves_ends_its_call_to_the_server(picture):
+    data = picture.read_bytes()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as deaf,
+        running_gateway(f"http://127.0.0.1:{deaf.getsockname()[1]}") as address,
+    ):
+        place = urlsplit(address)
+        with socket.create_connection((place.hostname, place.port)) as browser:
+            head = f"POST /api/segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+            browser.sendall(head.encode() + data)
+            call, _ = deaf.accept()
+        with call:
+            call.settimeout(15)
+            while call.recv(1 << 16):  # until the gateway hangs up: its deadline of 30 s is far
+                pass
 
 
 def test_more_pictures_than_places_are_told_to_come_back(settings, picture):
