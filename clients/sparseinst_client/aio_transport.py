@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from sparseinst_client.address import Address
-from sparseinst_client.errors import DeadlineExceeded, ReplyError, ServerUnavailable, from_status
+from sparseinst_client.errors import PORTS, DeadlineExceeded, ReplyError, ServerUnavailable, from_status
 from sparseinst_client.loops import PerLoop
 from sparseinst_client.wire import MAX_REPLY, MAX_SMALL, Call, Reply, Wire
 from sparseinst_client.wire_grpc import GrpcWire
@@ -124,10 +124,14 @@ class AioHttpTransport:
             data, reply = await asyncio.wait_for(self._exchange(call), timeout)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"no reply from {self.url} within {timeout:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            reason = getattr(error, "os_error", error)  # without what aiohttp puts around it
+            raise ServerUnavailable(f"{self.url} cannot be reached: {reason}; {PORTS}") from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
             raise ServerUnavailable(f"{self.url} cannot be reached, or left before it had answered: {error}") from error
         except (aiohttp.ClientError, ValueError) as error:  # not HTTP
-            raise ReplyError(f"{self.url} sent a reply that cannot be read: {error}") from error
+            said = str(error).partition("\n")[0][:200]
+            raise ReplyError(f"{self.url} sent a reply that cannot be read ({said}); {PORTS}") from error
         if reply.status != 200 and not call.refusals:
             raise from_status(str(reply.status), refusal(data), self.url)
         return read_reply_bytes(call, data, self.url, reply)

@@ -61,6 +61,9 @@ _REFUSALS = ("queue size", "timeout expired", BUSY)
 # What gRPC on this side says of replies that are larger than our limit, or compressed.
 _NOT_TAKEN = ("client: received message larger than max", "compression algorithm")
 
+# What to look at where nobody answers, or in another protocol.
+PORTS = "is a server running there, and is this its port for the protocol? Triton's are 8000 for http, 8001 for grpc"
+
 _MAX_SENTENCE = 2000  # characters: a stranger's message ends up in logs and on screens
 
 # HTTP statuses by the name of the gRPC code that means the same.
@@ -104,7 +107,8 @@ def from_status(status: str, message: str | None, url: str) -> SparseInstError: 
     if name == "NOT_FOUND" and "no available versions" not in said:  # that one is on its way up or down
         return NotServed(f"{url} does not serve this: {sentence}")
     if name in {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}:
-        return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}")
+        hint = f"; {PORTS}" if "failed to connect" in said else ""
+        return ServerUnavailable(f"{url} cannot be reached, or does not serve this now: {sentence}{hint}")
     if name in {"INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}:
         return BadRequest(sentence)
     return ServerFailed(f"{url} failed on this request ({name}): {sentence}")

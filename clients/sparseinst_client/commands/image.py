@@ -13,7 +13,16 @@ import cv2
 from rich.markup import escape
 from rich.table import Table
 
-from sparseinst_client.commands.arguments import add_command, add_selection, connect, console, path_with, say
+from sparseinst_client.commands.arguments import (
+    add_command,
+    add_selection,
+    check_outputs,
+    connect,
+    console,
+    path_with,
+    say,
+)
+from sparseinst_client.errors import BadRequest
 from sparseinst_runtime.decode import decode
 from sparseinst_runtime.files import atomic_write
 from sparseinst_runtime.instances import Instances
@@ -49,8 +58,12 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 def run(options: argparse.Namespace) -> int:
     """Print the table and write what was asked for."""
     data = options.picture.read_bytes()
+    check_outputs(options.out, options.json, options.labelme, options.yolo)
     with connect(options) as client:
-        found = client.segment(data, score_threshold=options.score_threshold, max_instances=options.max_instances)
+        try:
+            found = client.segment(data, score_threshold=options.score_threshold, max_instances=options.max_instances)
+        except BadRequest as error:
+            raise BadRequest(f"{options.picture}: {error}") from error
         contract = client.contract()
     console().print(_table(options.picture.name, found, contract.classes))
     if options.out:
