@@ -6,8 +6,11 @@ The commands themselves are in `commands/`; each imports what it needs when it r
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from sparseinst_client.commands import bench, bulk, evaluate, folder, health, image, models, video
 from sparseinst_client.commands.arguments import SERVER, complain
@@ -51,9 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit status."""
+    _open_closed_streams()
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()  # what cannot be written shows now, and not when the interpreter has ended
+        return status
+    except BrokenPipeError:
+        _drop_output()
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ModuleNotFoundError as error:
@@ -65,6 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return 130
     return 1
+
+
+def _open_closed_streams() -> None:
+    """A shell's `>&-` leaves a program without the stream."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+
+
+def _drop_output() -> None:
+    """Whoever read our output, such as `head`, has seen enough: end without a word, also when Python flushes."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
 
 
 if __name__ == "__main__":

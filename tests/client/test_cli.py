@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,54 @@ def test_evaluation_looks_at_the_files_before_it_asks_a_server(annotations, said
     assert not (tmp_path / "new").exists()
 
 
+OUTPUTS = [
+    ("image", "{picture}", "--out", "{out}.png"),
+    ("image", "{picture}", "--json", "{out}.json"),
+    ("image", "{picture}", "--labelme", "{out}.json"),
+    ("image", "{picture}", "--yolo", "{out}.txt"),
+    ("folder", "{folder}", "--out", "{out}.jsonl"),
+    ("folder", "{folder}", "--coco", "{out}.json"),
+    ("video", "{picture}", "--out", "{out}.mp4"),
+]
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=[f"{command[0]} {command[2]}" for command in OUTPUTS])
+def test_a_file_that_cannot_be_written_is_said_before_a_server_is_asked(arguments, tmp_path, capsys, monkeypatch):
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(b"whatever")
+    monkeypatch.chdir(tmp_path)
+    for out, said in ((tmp_path / "nowhere" / "out", "its folder is not there"), (tmp_path / "taken", "is a folder")):
+        names = {"picture": picture, "folder": tmp_path, "out": out}
+        filled = [argument.format(**names) for argument in arguments]
+        if out.name == "taken":
+            Path(filled[-1]).mkdir()
+        assert cli.main([*filled, "--url", "grpc://127.0.0.1:9"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"sparseinst-client: {filled[-1]}: ")
+        assert said in error
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_who_asks_at_the_wrong_port_is_told_which_are_usual(scheme, urls, capsys):
+    other = urls["http" if scheme == "grpc" else "grpc"]
+    for url in (f"{scheme}://127.0.0.1:9", f"{scheme}://{other.partition('://')[2]}"):
+        assert cli.main(["health", "--retries", "0", "--url", url]) == 1
+        error = capsys.readouterr().err
+        assert "8000 for http, 8001 for grpc" in error
+        assert error.count("\n") == 1
+        assert len(error) < 500
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams_are_no_reason_to_break(closed):
+    command = f'"$0" -m sparseinst_client.cli health --url http://127.0.0.1:9 --retries 0 {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert ("cannot be reached" in done.stderr) == (closed == ">&-")
+
+
 def test_it_runs_as_a_module():
     run = [sys.executable, "-m", "sparseinst_client.cli", "health", "--url", "http://127.0.0.1:9"]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
@@ -147,5 +196,5 @@ def test_a_folder_without_pictures_and_a_file_without_a_video_are_one_sentence(t
 
 def test_tracking_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackers", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps trackers"):
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps 'trackers"):
         Tracker(25.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -146,6 +147,23 @@ def path_with(endings: Sequence[str], text: str) -> Path:
     if path.suffix.lower() not in endings:
         raise argparse.ArgumentTypeError(f"{text}: wanted a file name that ends in one of {', '.join(endings)}")
     return path
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Refuse files that cannot be written, before the work that they are for; None is no file.
+
+    Raises:
+        OSError: a folder that is not there or is closed to this user, or a folder of the file's name.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "cannot be written, its folder is not there; make it", str(path))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "cannot be written, its folder is closed to you", str(path))
 
 
 def _retries(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import track
 
-from sparseinst_client.commands.arguments import add_command, connect, console, say
+from sparseinst_client.commands.arguments import add_command, check_outputs, connect, console, say
 from sparseinst_client.evaluate import evaluate
 from sparseinst_runtime.coco import ground_truth, picture_files, read_annotations
 from sparseinst_runtime.files import atomic_write
@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
         annotations = read_annotations(options.annotations)
         pictures = picture_files(annotations, options.images)
         annotations = ground_truth(annotations, client.contract())
-        options.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        check_outputs(options.out)  # now, not after minutes of work
         shown = track(pictures, "evaluating", console=console(stderr=True))
         summary, results = evaluate(client, annotations, shown)
     atomic_write(options.out, json.dumps(results))

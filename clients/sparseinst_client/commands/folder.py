@@ -11,6 +11,7 @@ from sparseinst_client.commands.arguments import (
     add_command,
     add_in_flight,
     add_selection,
+    check_outputs,
     connect,
     path_with,
     say,
@@ -57,6 +58,7 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 def run(options: argparse.Namespace) -> int:
     """Segment what is left, and say what became of the pictures."""
     names = pictures_of(options.folder)
+    check_outputs(options.out, options.coco)
     selection = {"score_threshold": options.score_threshold, "max_instances": options.max_instances}
     with connect(options) as client:
         settings = run_settings(client.contract(), options.model, **selection)
