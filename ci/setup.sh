@@ -74,6 +74,8 @@ build() { # environment folder, newest minor version of Python, function that fi
 
 fill_train() { # environment folder
   pip_install "$1" --editable '.[train,export,client,bulk,web,dev]'
+  # For `sparseinst-client video --track`. --no-deps: opencv-python would take the place of opencv-python-headless.
+  pip_install "$1" --no-deps 'trackers>=2.6,<3'
   # The tests of the web page drive it; without it they say so and are skipped.
   command -v chromium >/dev/null || apt_install chromium || echo "setup: no chromium: the web page will not be tested"
 }

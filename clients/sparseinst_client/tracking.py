@@ -1,6 +1,7 @@
 """Numbers that stay with instances from frame to frame, by ByteTrack.
 
-supervision 0.31 has it no more: it is in `trackers`, by the same people, which is imported where it is needed.
+It is in `trackers`, by the people of supervision. That is no dependency of ours: it asks for opencv-python, which would
+take the place of opencv-python-headless; everything else that it uses, supervision brings.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from numpy.typing import NDArray
 from sparseinst_runtime.exchange import needed
 from sparseinst_runtime.instances import Instances
 
-# Its dependency opencv-python would take the place of opencv-python-headless.
-INSTALL = "pip install --no-deps trackers && pip install scipy pydeprecate"
+INSTALL = "pip install --no-deps 'trackers>=2.6,<3'"
 NONE = -1  # the number of what has none yet
 # SparseInst's scores are products, and lower than those that the package's own bounds (0.7, 0.6) were made for.
 _SURE = 0.5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 
 import cv2
@@ -98,7 +100,6 @@ def test_the_number_of_frames_can_be_bounded(server, video, tmp_path):
 
 
 def test_an_instance_keeps_its_number(server, video):
-    pytest.importorskip("trackers", reason="optional, see `sparseinst-client video --help`")
     tracker, seen = Tracker(10.0), []
     with Client(server.grpc_url) as client:
         for frame in Video(str(video)):
@@ -134,6 +135,22 @@ def test_models_lists_the_repository_of_a_server_that_shows_it(repository, serve
 def test_models_says_which_model_is_not_there(server, capsys):
     assert main(["models", "--url", server.grpc_url, "--model", "other"]) == 1
     assert "other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["health"], ["models"]])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(command, server):
+    run = [sys.executable, "-m", "sparseinst_client.cli", *command, "--url", server.grpc_url]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # before there is anything to read
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_image_names_the_picture_that_the_server_refuses(server, tmp_path, capsys):
+    picture = tmp_path / "notes.jpg"
+    picture.write_bytes(b"no picture")
+    assert main(["image", str(picture), "--url", server.http_url]) == 1
+    assert capsys.readouterr().err.startswith(f"sparseinst-client: {picture}: got data that starts with")
 
 
 def test_image_writes_the_formats_of_other_tools(server, scenes, tmp_path, expected, capsys):

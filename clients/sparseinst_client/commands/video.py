@@ -18,6 +18,7 @@ from sparseinst_client.commands.arguments import (
     add_command,
     add_in_flight,
     add_selection,
+    check_outputs,
     complain,
     connect,
     count,
@@ -40,8 +41,8 @@ EXAMPLES = """\
 DESCRIPTION = """\
 Segment the frames of a video or a camera and write them, painted, to a video without sound.
 
---track needs the package trackers. It asks for opencv-python, which takes the place of the headless OpenCV that is
-installed already, so leave its dependencies out: pip install --no-deps trackers && pip install scipy pydeprecate
+--track needs the package trackers, and all that it uses is installed already: pip install --no-deps 'trackers>=2.6,<3'
+With its dependencies came opencv-python, which takes the place of the headless OpenCV that everything here runs on.
 """
 _QUALITY = 95  # of the JPEGs that travel: frames of videos have lost more than that already
 
@@ -62,6 +63,7 @@ def add(commands: Any) -> None:  # argparse's own type of it is private
 
 def run(options: argparse.Namespace) -> int:
     """Write the video and say how many frames it has, and lacks."""
+    check_outputs(options.out)
     video = Video(options.source)
     is_live = video.is_live or options.live
     newest = Newest(iter(video), None if video.is_live else video.rate) if is_live else None
