@@ -82,9 +82,8 @@ async def _model(request: Request) -> Response:
     segmenter: Segmenter = request.app.state.segmenter
     seconds = min(settings.deadline, _MODEL_SECONDS)
     try:
-        with anyio.fail_after(seconds):
-            contract = await segmenter.contract(time.monotonic() + seconds)
-    except TimeoutError as error:
+        contract = await asyncio.wait_for(segmenter.contract(time.monotonic() + seconds), seconds)
+    except asyncio.TimeoutError as error:
         raise too_slow(seconds) from error
     except SparseInstError as error:
         raise from_client(error, settings.deadline) from error
@@ -127,8 +126,7 @@ async def _found(segmenter: Segmenter, upload: Upload, deadline: float) -> tuple
         with anyio.fail_after(deadline), segmenter.place():
             data = await upload.read()
             uploaded = time.monotonic() - start
-            async with upload.wanted():
-                found = await segmenter.segment(data, start + deadline)
+            found = await upload.while_wanted(segmenter.segment(data, start + deadline))
     except TimeoutError as error:
         raise (too_slow if upload.ended else upload_too_slow)(deadline) from error
     except asyncio.CancelledError as error:  # by none of the scopes above: the gateway was told to stop, and has waited

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import anyio
-
 from sparseinst_client import AsyncClient, ReplyError, ServerUnavailable
 from sparseinst_runtime.contract import Contract
 from sparseinst_runtime.instances import Instances
@@ -125,8 +123,7 @@ class Segmenter:
         finally:
             shared.users -= 1
             if shared is not self._shared and not shared.users:
-                with anyio.CancelScope(shield=True):
-                    await shared.client.close()
+                await shared.client.close()
 
     async def _forget(self, shared: _Shared) -> None:
         if shared is self._shared:

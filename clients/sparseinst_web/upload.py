@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +14,8 @@ from sparseinst_web.refusal import cut_off, too_large
 # Of a refused upload this much is read and dropped: a browser that is cut off while it sends never sees the answer.
 _DROPPED = 8  # times the bound
 _DROP_SECONDS = 5.0
+
+_T = TypeVar("_T")
 
 
 class Upload:
@@ -45,26 +47,27 @@ class Upload:
         self.ended = True
         return bytes(received)
 
-    @asynccontextmanager
-    async def wanted(self) -> AsyncIterator[None]:
-        """Cancels what is inside as soon as the sender, who has sent all, goes away.
+    async def while_wanted(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What `work` gives; it is cancelled as soon as the sender, who has sent all, goes away.
 
         Raises:
             Refusal: 400, that happened; nobody is there to read it.
         """
-        with anyio.CancelScope() as scope:
-            watching = asyncio.create_task(self._watch(scope.cancel))
-            try:
-                yield
-            finally:
-                watching.cancel()
-        if scope.cancelled_caught:
+        # Not a cancel scope of anyio: what grpc.aio raises when it is cancelled, a scope takes for somebody else's.
+        working, watching = asyncio.create_task(work), asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
             raise cut_off()
+        finally:
+            working.cancel()
+            watching.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
 
-    async def _watch(self, gone: Callable[[], None]) -> None:
+    async def _gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone()
 
     async def drop(self) -> None:
         """Read what is still sent and keep none of it; gives up on what does not end."""
