@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparseinst_runtime.outlines import join
+from sparseinst_runtime.outlines import bridged
 
 if TYPE_CHECKING:
     from sparseinst_runtime.instances import Instances
@@ -59,9 +59,7 @@ def to_yolo(instances: Instances, tolerance: float) -> str:
         parts = instances.polygons(index, tolerance)
         if not parts:
             continue
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = join(whole, part)
+        whole = bridged(parts[0], parts[1:])
         corners = " ".join(f"{value:.6f}" for value in (whole / np.array([width, height], np.float32)).ravel().tolist())
         lines.append(f"{label} {corners}\n")
     return "".join(lines)

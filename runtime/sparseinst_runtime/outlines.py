@@ -5,6 +5,7 @@ Corners lie on pixel edges, as boxes do, so that filling a polygon gives back th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -46,28 +47,40 @@ def outlines(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[NDArray[np
         _, _, hole, parent = tree[0, number]
         if parent >= 0:
             continue
-        part = _simple(ring, tolerance)
+        holes = []
         while hole >= 0:
-            part = join(part, _simple(rings[hole], tolerance))
+            holes.append(_simple(rings[hole], tolerance))
             hole = tree[0, hole][0]
-        parts.append(part)
+        parts.append(bridged(_simple(ring, tolerance), holes))
     return sorted(parts, key=lambda part: -cv2.contourArea(part))
 
 
-def join(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Two polygons as one, by a bridge of no width where their corners are nearest.
+def bridged(first: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Several polygons as one: each is joined to the first by a bridge of no width, and a short one.
+
+    Its ends are looked for one after the other, not among all pairs: noise has tens of thousands of holes.
 
     Args:
         first: float32 [P, 2].
-        second: float32 [Q, 2].
+        others: float32 [Q, 2] each.
 
     Returns:
-        float32 [P + Q + 2, 2].
+        float32 [P + the sum of all Q + 2, 2].
     """
-    squares = ((first[:, None] - second[None]) ** 2).sum(axis=2)
-    here, there = np.unravel_index(int(squares.argmin()), squares.shape)
-    turned = np.roll(second, -int(there), axis=0)
-    return np.concatenate([first[: here + 1], turned, turned[:1], first[here:]])
+    ways: dict[int, list[NDArray[np.float32]]] = {}  # there and back, by the corner of the first where they begin
+    for other in others:
+        here = _nearest(first, other[0])
+        turned = np.roll(other, -_nearest(other, first[here]), axis=0)
+        ways.setdefault(here, []).extend((turned, turned[:1], first[here : here + 1]))
+    pieces, at = [], 0
+    for here in sorted(ways):
+        pieces += [first[at : here + 1], *ways[here]]
+        at = here + 1
+    return np.concatenate([*pieces, first[at:]])
+
+
+def _nearest(corners: NDArray[np.float32], point: NDArray[np.float32]) -> int:
+    return int(np.square(corners - point).sum(axis=1).argmin())
 
 
 def _simple(ring: NDArray[Any], tolerance: float) -> NDArray[np.float32]:

@@ -133,6 +133,26 @@ def test_polygons_without_tolerance_fill_exactly_the_mask(hard):
         np.testing.assert_array_equal(filled[4::8, 4::8].astype(bool), hard.mask(index), err_msg=str(index))
 
 
+def inside(corners, height, width):
+    """Which pixels have their centre inside a polygon, by the even-odd rule: bridges are crossed twice."""
+    (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+    mask = np.zeros((height, width), bool)
+    for row in range(height):
+        y = row + 0.503  # beside the centre, where no corner is
+        hit = (y0 <= y) != (y1 <= y)
+        crossed = np.sort(x0[hit] + (y - y0[hit]) / (y1[hit] - y0[hit]) * (x1[hit] - x0[hit]))
+        mask[row] = np.searchsorted(crossed, np.arange(width) + 0.507) % 2
+    return mask
+
+
+def test_noise_with_thousands_of_holes_and_parts_loses_no_pixel():
+    noise = of_masks(np.random.default_rng(0).random((2, 300, 400)) < np.array([0.5, 0.05])[:, None, None])
+    for index, line in enumerate(noise.to_yolo(tolerance=0).splitlines()):
+        corners = np.array(line.split()[1:], np.float64).reshape(-1, 2) * [400, 300]
+        assert len(corners) > 10_000
+        assert (inside(corners, 300, 400) != noise.mask(index)).mean() < 1e-3
+
+
 def test_polygons_with_a_tolerance_have_fewer_corners(hard):
     corners = {tolerance: sum(map(len, hard.polygons(0, tolerance))) for tolerance in (0.0, 0.5, 2.0)}
     assert corners[0.0] > 2 * corners[0.5] > 2 * corners[2.0] >= 6
