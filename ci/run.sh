@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CI=true
-exec make --no-print-directory lint test check-deploy docs </dev/null
+# Docs before tests, which read the site in a browser.
+exec make --no-print-directory lint docs test check-deploy </dev/null
