@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+_MANY = 20_000_000  # polygons times corners, where joining each to all before it takes a second
 _SMALL = 0.02  # of a mask's side: tolerances end here, where a pixel more or less is much of the mask
 
 
@@ -56,9 +57,9 @@ def outlines(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[NDArray[np
 
 
 def bridged(first: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Several polygons as one: each is joined to the first by a bridge of no width, and a short one.
+    """Several polygons as one: each is joined by a bridge of no width, and a short one, to those before it.
 
-    Its ends are looked for one after the other, not among all pairs: noise has tens of thousands of holes.
+    Noise has tens of thousands of holes: they are all joined to the first, which takes one pass over its corners each.
 
     Args:
         first: float32 [P, 2].
@@ -67,16 +68,33 @@ def bridged(first: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -
     Returns:
         float32 [P + the sum of all Q + 2, 2].
     """
-    ways: dict[int, list[NDArray[np.float32]]] = {}  # there and back, by the corner of the first where they begin
+    if len(others) * (len(first) + sum(map(len, others))) <= _MANY:
+        for other in others:
+            here, way = _bridge(first, other, 3)
+            first = np.concatenate([first[: here + 1], way, first[here + 1 :]])
+        return first
+    ways: dict[int, list[NDArray[np.float32]]] = {}
     for other in others:
-        here = _nearest(first, other[0])
-        turned = np.roll(other, -_nearest(other, first[here]), axis=0)
-        ways.setdefault(here, []).extend((turned, turned[:1], first[here : here + 1]))
+        here, way = _bridge(first, other, 1)
+        ways.setdefault(here, []).append(way)
     pieces, at = [], 0
     for here in sorted(ways):
         pieces += [first[at : here + 1], *ways[here]]
         at = here + 1
     return np.concatenate([*pieces, first[at:]])
+
+
+def _bridge(first: NDArray[np.float32], other: NDArray[np.float32], turns: int) -> tuple[int, NDArray[np.float32]]:
+    """The corner of the first where a bridge begins, and the way over it, around the other and back to that corner.
+
+    Its ends are found in turns and not among all pairs, of which two long outlines have more than there is memory.
+    """
+    there = 0
+    for _ in range(turns):
+        here = _nearest(first, other[there])
+        there = _nearest(other, first[here])
+    turned = np.roll(other, -there, axis=0)
+    return here, np.concatenate([turned, turned[:1], first[here : here + 1]])
 
 
 def _nearest(corners: NDArray[np.float32], point: NDArray[np.float32]) -> int:
