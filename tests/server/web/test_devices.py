@@ -47,6 +47,7 @@ def test_everything_can_be_done_by_touch(visit, picture, expected):
     expect(page.locator("#stage .tip b")).to_have_text(expected[1][0])
     page.tap("#instances li:nth-child(2) button")
     expect(page.locator("#stage .tip")).to_be_hidden()
+    expect(page.locator("#instances .chosen")).to_have_count(0)
     page.tap("label:has(> #labels)")
     expect(page.locator("#labels")).not_to_be_checked()
     slider = page.locator("#threshold")
@@ -59,7 +60,7 @@ def test_everything_can_be_done_by_touch(visit, picture, expected):
     assert saved(page, "#save-png")[0].startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("wish", ["reduce", "no-preference"])
+@pytest.mark.parametrize("wish", ["reduce", pytest.param("no-preference", marks=pytest.mark.slow)])
 def test_nothing_moves_for_those_who_do_not_want_it(visit, picture, wish):
     page = visit(reduced_motion=wish)
     page.route("**/api/segment", lambda _: None)  # never answered

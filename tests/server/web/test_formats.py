@@ -85,7 +85,7 @@ def test_other_formats_are_refused_by_their_name(ask, picture, file_format, data
     ("file_format", "orientation"),
     [
         ("JPEG", 6),
-        ("PNG", 6),
+        pytest.param("PNG", 6, marks=pytest.mark.slow),
         ("WEBP", 6),
         pytest.param("JPEG", 3, marks=pytest.mark.slow),
         pytest.param("JPEG", 8, marks=pytest.mark.slow),
