@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -58,37 +59,45 @@ def main() -> int:
 
 def _desk(browser: Browser, address: str) -> Image.Image:
     page = _segmented(browser, address, DESK, "light")
-    box = page.locator("#stage canvas").bounding_box()
+    canvas = page.locator("#stage canvas")
+    canvas.hover()  # waits until it no longer moves
+    box = canvas.bounding_box()
     if box is None:
         raise RuntimeError("the page has no stage; did its HTML change?")
-    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])  # the elephant
+    canvas.hover(position={"x": 0.3 * box["width"], "y": 0.5 * box["height"]})  # the elephant
     page.wait_for_selector("#stage .tip >> visible=true")
     return _shot(page)
 
 
 def _phone(browser: Browser, address: str) -> Image.Image:
-    return _shot(_segmented(browser, address, PHONE, "dark"))
+    return _shot(_segmented(browser, address, PHONE, "dark", touch=True))
 
 
-def _segmented(browser: Browser, address: str, size: tuple[int, int], scheme: str) -> Page:
+def _segmented(
+    browser: Browser, address: str, size: tuple[int, int], scheme: Literal["light", "dark"], *, touch: bool = False
+) -> Page:
     width, height = size
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = browser.new_page(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        has_touch=touch,
+        is_mobile=touch,
+    )
     page.goto(address)
     page.wait_for_selector("#server[data-state=up]")
     _choose(page)
-    page.click("#clear")
+    (page.tap if touch else page.click)("#clear")
     _choose(page)  # by now everything is warm, and the time shown is the usual one
     return page
 
 
 def _choose(page: Page) -> None:
     page.set_input_files("input[type=file] >> visible=true", SCENE)
-    page.wait_for_selector("#stage[data-status=done]")
-    page.wait_for_timeout(500)  # it has its place on the stage
+    page.wait_for_selector("#stage[data-status=done] img.ready")
 
 
 def _shot(page: Page) -> Image.Image:
-    page.wait_for_timeout(400)  # transitions end
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
 
 
