@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A real Triton on free ports, measured by clients/benchmark.py with the bundled pictures. Arguments go to the benchmark.
+# A real Triton on free ports, measured with the bundled pictures. Arguments go to the benchmark.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case " $* " in
-  *" --help "* | *" -h "*) exec .venv-serve/bin/python clients/benchmark.py --help ;;
+  *" --help "* | *" -h "*) exec .venv-serve/bin/sparseinst-client bench --help ;;
   *" --scenarios "*) [[ ! " $* " =~ " "(concurrency|rate|search)" " ]] || ci/install_perf_analyzer.sh ;;
   *) ci/install_perf_analyzer.sh ;; # all scenarios
 esac
 ci/repository.sh
 exec .venv-serve/bin/python ci/with_server.py \
-  .venv-serve/bin/python clients/benchmark.py assets/scenes/images "$@"
+  .venv-serve/bin/sparseinst-client bench assets/scenes/images "$@"

@@ -88,7 +88,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> report.Result
         benchmark.warm_up()
         for scenario in progress.track(options.scenarios, description="scenarios"):
             benchmark.run(scenario)
-    commands = [shlex.join(["python", "clients/benchmark.py", *given])]
+    commands = [shlex.join(["sparseinst-client", "bench", *given])]
     commands += [level.command for level in benchmark.levels if level.command]
     return report.Results(
         levels=benchmark.levels,
@@ -108,7 +108,7 @@ def _fail(sentence: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="benchmark.py",
+        prog="sparseinst-client bench",
         description="Measure a running server under load; writes report.md, levels.csv, benchmark.json and pictures.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
