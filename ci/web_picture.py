@@ -51,7 +51,8 @@ def main() -> int:
     both.paste(phone, (DESK[0] + GAP, 0))
     file = io.BytesIO()
     small = both.resize((1200, round(both.height * 1200 / both.width)), Image.Resampling.LANCZOS)
-    small.quantize(192, Image.Quantize.MEDIANCUT).save(file, "PNG", optimize=True)
+    colours = small.quantize(256, Image.Quantize.MAXCOVERAGE)  # rare ones too, such as the lamp's
+    small.quantize(palette=colours).save(file, "PNG", optimize=True)
     atomic_write(OUT, file.getvalue())
     sys.stdout.write(f"{OUT.relative_to(ROOT)}: {len(file.getvalue()) / 1000:.0f} kB\n")
     return 0
