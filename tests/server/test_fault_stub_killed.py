@@ -1,6 +1,6 @@
 """A stub of Triton's Python backend dies or hangs: the supervisor notices and repairs, and no answer is ever wrong.
 
-Triton 2.51 never replaces a dead stub, and goes on saying that it is ready.
+Triton 2.51 never replaces a dead stub, and goes on saying that it is ready; now and then it aborts with it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from sparseinst_client import Client
 from sparseinst_server import ServerError, TritonServer
 from sparseinst_server.supervisor import Patience, Supervisor
 
+STARTED_AGAIN = "Triton was started again"
 PROMISE = 10.0  # seconds until a dead stub is noticed
 
 
-@pytest.mark.parametrize(("control", "remedy"), [("explicit", "loaded again"), ("none", "Triton was started again")])
+@pytest.mark.parametrize(("control", "remedy"), [("explicit", "loaded again"), ("none", STARTED_AGAIN)])
 def test_a_killed_stub_is_noticed_and_repaired_and_no_answer_is_wrong(
     repository, serve_python, expected, tmp_path, record_property, control, remedy
 ):
@@ -33,10 +34,12 @@ def test_a_killed_stub_is_noticed_and_repaired_and_no_answer_is_wrong(
         for stub in stubs:
             stub.kill()
         killed = time.monotonic()
-        noticed = server.says(f"a process of {model} is gone", PROMISE, killed)
-        repaired = server.says(f"answers again, .* {remedy}", 30, killed)
+        noticed = server.says(f"a process of {model} is gone|Triton ended by itself", PROMISE, killed)
+        aborted = any("Triton ended by itself" in line for _, line in server.said)
+        repaired = server.says(f"answers again, .* {STARTED_AGAIN if aborted else remedy}", 30, killed)
         assert load.goes_on()
-        assert triton.is_running() == (control == "explicit"), "only where nothing else helps Triton itself ends"
+        if not aborted:
+            assert triton.is_running() == (control == "explicit"), "only where nothing else helps Triton is ended"
     assert not load.wrong
     assert not load.surprises, "what was lost is an error of the client's own"
     record_property("seconds until noticed, until repaired", (noticed, repaired))
