@@ -36,7 +36,7 @@ from sparseinst_client.loops import PerLoop
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.retry import Attempts
-from sparseinst_client.shared_memory import Region, Regions, forgotten, refused
+from sparseinst_client.shared_memory import Region, Regions, forgotten, refused, unshare_async
 from sparseinst_client.stream import in_order_async
 from sparseinst_client.wire import Call
 from sparseinst_runtime.contract import Contract
@@ -74,7 +74,7 @@ class AsyncClient(ClientSettings):
         goodbye = Attempts(0, time.monotonic() + _GOODBYE)
         for region in self._regions.clear() if self._regions is not None else ():
             with suppress(SparseInstError):  # the memory is gone from this side; the server may be gone, too
-                await self._transport.ask(self._transport.wire.unshare(region), goodbye.left())
+                await unshare_async(self._transport, region, goodbye)
         await self._transport.close()
 
     async def segment(

@@ -36,7 +36,7 @@ from sparseinst_client.errors import BadRequest, DeadlineExceeded, NotServed, Sp
 from sparseinst_client.pictures import Picture, display_size, encoded
 from sparseinst_client.reply import read_reply
 from sparseinst_client.retry import Attempts, persist
-from sparseinst_client.shared_memory import Region, Regions, forgotten, refused
+from sparseinst_client.shared_memory import Region, Regions, forgotten, refused, unshare
 from sparseinst_client.stream import in_order
 from sparseinst_client.transport import Stop, connect
 from sparseinst_client.wire import Call
@@ -78,7 +78,7 @@ class Client(ClientSettings):
         goodbye = Attempts(0, time.monotonic() + _GOODBYE)
         for region in self._regions.clear() if self._regions is not None else ():
             with suppress(SparseInstError):  # the memory is gone from this side; the server may be gone, too
-                self._transport.ask(self._transport.wire.unshare(region), goodbye.left())
+                unshare(self._transport, region, goodbye)
         self._transport.close()
 
     def segment(

@@ -6,9 +6,11 @@ time. Whoever closes the client takes the regions away; when the process dies, P
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseinst_client.aio_transport import AioTransport
 from sparseinst_client.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -27,9 +30,12 @@ from sparseinst_client.errors import (
     SharedMemoryRefused,
     SparseInstError,
 )
+from sparseinst_client.retry import Attempts
+from sparseinst_client.transport import Transport
 from sparseinst_client.wire import Shared, pack
 
 _SMALLEST = 2**20  # bytes
+_HELD = 0.01  # seconds until a server is asked once more to let go of a region
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps it, not a folder for temporary files
 
 
@@ -121,6 +127,36 @@ class Regions:
                 self._free.remove(region)
                 return region
         return Region(max(_SMALLEST, 1 << (size - 1).bit_length()))
+
+
+def unshare(transport: Transport, region: str, attempts: Attempts) -> None:
+    """Have the server forget a region; one that has answered may not have let go of it yet, so again until it does.
+
+    Raises:
+        SparseInstError: it does not.
+    """
+    while True:
+        try:
+            return transport.ask(transport.wire.unshare(region), attempts.left())
+        except ServerFailed as error:
+            if not _still_held(error, attempts):
+                raise
+            time.sleep(_HELD)
+
+
+async def unshare_async(transport: AioTransport, region: str, attempts: Attempts) -> None:
+    """As `unshare`."""
+    while True:
+        try:
+            return await transport.ask(transport.wire.unshare(region), attempts.left())
+        except ServerFailed as error:
+            if not _still_held(error, attempts):
+                raise
+            await asyncio.sleep(_HELD)
+
+
+def _still_held(error: ServerFailed, attempts: Attempts) -> bool:
+    return "currently in use" in str(error) and attempts.left() > _HELD
 
 
 def refused(error: SparseInstError, url: str) -> SparseInstError:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from under_load import same, wait_until
 
 from sparseinst_client import AsyncClient, BadRequest, Client, ServerUnavailable
+from sparseinst_client.retry import Attempts
+from sparseinst_client.shared_memory import unshare
 from sparseinst_server import Doors, Tls, TritonServer
 
 SHM = Path("/dev/shm")
@@ -19,6 +24,12 @@ SHM = Path("/dev/shm")
 
 def regions() -> set[str]:
     return {path.name for path in SHM.glob("sparseinst-client-*")}
+
+
+def registered(server) -> list[dict]:
+    """The regions that a server knows, and keeps in memory."""
+    with urlopen(f"{server.http_url}/v2/systemsharedmemory/status") as answer:
+        return json.loads(answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,7 @@ def settings(request, open_server, certificates) -> dict:
     return {"url": open_server.grpc_url, "ca": certificates / "ca.crt", "shared_memory": True, **identity}
 
 
-def test_shared_memory_gives_the_same_and_goes_with_the_client(settings, expected):
+def test_shared_memory_gives_the_same_and_goes_with_the_client(settings, open_server, expected):
     before = regions()
     with Client(**settings) as client:
         for picture, wanted in expected.items():
@@ -60,6 +71,10 @@ def test_shared_memory_gives_the_same_and_goes_with_the_client(settings, expecte
         for found, wanted in zip(client.segment_batch(list(expected)), expected.values(), strict=True):
             assert same(found, wanted)
     assert regions() == before
+    for picture in list(expected) * 5:  # closed as soon as there is an answer
+        with Client(**settings) as client:
+            client.segment(picture)
+    assert registered(open_server) == []
 
 
 def test_shared_memory_under_asyncio(settings, expected):
@@ -88,7 +103,7 @@ def test_a_server_that_forgot_the_memory_is_told_again(settings, expected):
     with Client(**settings) as client:
         client.segment(picture)
         (region,) = client._regions._free
-        client._transport.ask(client._transport.wire.unshare(region.name), 10)
+        unshare(client._transport, region.name, Attempts(0, time.monotonic() + 10))
         assert same(client.segment(picture), wanted)
 
 
