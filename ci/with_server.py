@@ -9,12 +9,12 @@ SPARSEINST_HTTP_URL. Its exit status is this script's.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from sparseinst_server import InstallationError, ServerError, TritonServer
+from sparseinst_server.leave import leave_by_signals
 
 REPOSITORY = Path(__file__).resolve().parents[1] / "build" / "model_repository"
 
@@ -24,8 +24,7 @@ def main(command: list[str]) -> int:
     if not command:
         sys.stderr.write("with_server.py: no command; wanted the command to run while the server is up\n")
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):  # leave by way of the server's stop
-        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
+    leave_by_signals()
     with TritonServer(REPOSITORY, config_name=os.environ.get("PRESET") or "cpu") as server:
         environment = os.environ | {"SPARSEINST_URL": server.grpc_url, "SPARSEINST_HTTP_URL": server.http_url}
         return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from sparseinst_server import doors
+from sparseinst_server.leave import leave_by_signals
 from sparseinst_server.locate import InstallationError, locate
 from sparseinst_server.server import CONTROL, ServerError, TritonServer
-
-STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +51,7 @@ def _check() -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    for number in STOPPED_BY:
-        signal.signal(number, _leave)
+    leave_by_signals()
     with TritonServer(
         options.repository,
         config_name=options.config_name,
@@ -89,13 +85,6 @@ def _supervise(server: TritonServer) -> NoReturn:
 
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     Supervisor(server).run()
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """Leave by an exception, so that the server is stopped on the way; a second signal must not disturb that."""
-    for other in STOPPED_BY:
-        signal.signal(other, signal.SIG_IGN)
-    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

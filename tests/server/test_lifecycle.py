@@ -133,6 +133,29 @@ def test_signals_to_the_launcher_end_the_server_and_leave_nothing_behind(launche
         assert nothing_is_left(launcher.pid, triton, tmp_path)
 
 
+_IN_A_FINALIZER = """
+import signal, time, weakref
+from sparseinst_server.leave import leave_by_signals
+
+class Thing: pass
+
+leave_by_signals()
+thing = Thing()
+weakref.finalize(thing, signal.raise_signal, signal.SIGTERM)
+del thing
+try:
+    time.sleep(60)
+finally:
+    print("stopped on the way", flush=True)
+"""
+
+
+def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost():
+    command = [sys.executable, "-c", _IN_A_FINALIZER]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (128 + signal.SIGTERM, "stopped on the way\n", "")
+
+
 def test_a_launcher_killed_while_the_models_load_leaves_nothing_behind(launcher, tmp_path):
     """Until its models are loaded Triton takes no SIGTERM: it dies of it and leaves its stubs."""
     assert wait_until(lambda: regions(launcher.pid))
