@@ -55,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"page    {scheme}://{shown}:{port}/\nserver  {options.url}\nstop with Ctrl-C\n")
     sys.stdout.flush()
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    config = uvicorn.Config(
-        create_app(settings),
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=5,
-        ssl_certfile=options.tls_certificate,
-        ssl_keyfile=options.tls_key,
-    )
     try:
+        config = uvicorn.Config(
+            create_app(settings),
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            ssl_certfile=options.tls_certificate,
+            ssl_keyfile=options.tls_key,
+        )
         uvicorn.Server(config).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn has stopped by then, and raises the signal once more
         sys.stderr.write("stopped\n")
