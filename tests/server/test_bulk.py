@@ -39,7 +39,7 @@ def start(folder, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=240):
     """What the condition gives once it is true; the command must still be running then."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

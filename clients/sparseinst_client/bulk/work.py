@@ -21,6 +21,7 @@ from sparseinst_client.bulk.storage import Folder, Results
 from sparseinst_client.errors import BadRequest, ServerUnavailable, SparseInstError
 from sparseinst_client.folder import Outcome, picture_row
 
+_ATTEMPTS = 2  # to start Ray: on a busy machine its processes may miss each other
 _SHARE_OF_A_CORE = 0.25  # a worker mostly waits for servers
 
 
@@ -99,11 +100,16 @@ def ray_at(address: str) -> Iterator[None]:
         _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and warn of what its own Data does
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "90")  # and has 30 s of patience with a busy machine
     alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **alone)
-    except ConnectionError as error:
-        raise ServerUnavailable(f"no Ray cluster for --ray {address}: {error}") from error
+    for attempt in range(_ATTEMPTS if alone else 1):
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+            break
+        except Exception as error:  # Ray has no class for it
+            ray.shutdown()
+            if not alone or attempt + 1 == _ATTEMPTS:
+                raise ServerUnavailable(f"no Ray for --ray {address}: {error}") from error
     try:
         yield
     finally:
