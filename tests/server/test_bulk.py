@@ -63,6 +63,7 @@ def parts(out):
     return sorted(out.glob("*.parquet"))
 
 
+@pytest.mark.slow  # Ray starts twice; beside a whole suite on two cores it may need minutes
 def test_killed_it_goes_on_and_has_every_picture_once(server, scenes, tmp_path, ray_folder):
     pictures, out = tmp_path / "pictures", tmp_path / "found"
     names = fill(pictures, scenes, 60)
