@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -36,10 +38,11 @@ def sections(repo_root):
 
 
 def free_ports(count):
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listening.getsockname()[1] for listening in taken]
-    for listening in taken:
-        listening.close()
+    """Below those that the system hands out by itself, so that nobody is given one before the server takes it."""
+    ports = []
+    while len(ports) < count:
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))) as free:
+            ports.append(free.getsockname()[1])
     return ports
 
 
