@@ -200,7 +200,9 @@ class Results:
     def _read(self, name: str, columns: list[str] | None = None) -> pa.Table:
         where = f"{self.out.name}/{name}"
         try:
-            with parquet.ParquetFile(pa.BufferReader(self.out.read(name))) as file:
+            # Columns that are not wanted, run lengths above all, need not travel.
+            with self.out.filesystem.open_input_file(f"{self.out.path}/{name}") as source:
+                file = parquet.ParquetFile(source)
                 begun = json.loads((file.schema_arrow.metadata or {})[_SETTINGS])
                 table = file.read(columns=columns)
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
